@@ -1,0 +1,244 @@
+"""The records that flow through the package and the protocols that its parts ask of each other.
+
+Nothing here computes. Views come before the batch in every shape: ``V`` global crops, ``L`` local crops, ``B`` samples,
+``N`` tokens, ``D`` width.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+
+class Views(NamedTuple):
+    """What a pretext task learns from: augmented crops of one batch, without labels.
+
+    Attributes:
+        global_crops: ``(V, B, ...)`` float crops (uint8 while they travel from a loader's worker, see `Batch.crops`).
+        local_crops: ``(L, B, ...)`` smaller crops of multi-crop, or None.
+        index: ``(B,)`` int64 position of each sample in its source, for memory banks and clusters, or None.
+        key: ``(B,)`` int64 hash of (seed, epoch, index); masks and permutations are drawn from it, so they do not depend on
+            the number of processes, or None.
+        boxes: ``(V + L, B, 5)`` float: top, left, height, width (pixels of the source image) and flipped (0 or 1), or None.
+    """
+
+    global_crops: Tensor
+    local_crops: Tensor | None = None
+    index: Tensor | None = None
+    key: Tensor | None = None
+    boxes: Tensor | None = None
+
+
+class Batch(NamedTuple):
+    """One batch as the data module yields it: nothing random has happened to it, except the crop of mixed-size sources.
+
+    Attributes:
+        input: ``(B, C, H, W)`` uint8 images. Empty ``(B, 0)`` when `crops` stands in its place.
+        target: ``(B,)`` int64 labels, or None. Pretraining never reads it.
+        index: ``(B,)`` int64 position of each sample in its source.
+        epoch: ``(B,)`` int64 pass over the data that each sample belongs to, or None (a plain loader).
+        crops: uint8 `Views`, cropped, flipped and resized in the worker because the source's images differ in size; only
+            colour and normalisation remain to be applied. None for sources of one size.
+        bad: ``(K,)`` int64 samples of this batch that could not be read and were replaced by others, or None.
+    """
+
+    input: Tensor
+    target: Tensor | None
+    index: Tensor
+    epoch: Tensor | None = None
+    crops: Views | None = None
+    bad: Tensor | None = None
+
+
+class Encoding(NamedTuple):
+    """What an encoder says of a batch.
+
+    Attributes:
+        pooled: ``(B, D)``, one vector a sample.
+        tokens: ``(B, N, D)``: ViT patches without prefix tokens, the last feature map of a CNN flattened, None for floors.
+        grid: the layout of the tokens, with product ``N`` (rows, columns for images), or None. With `keep` the grid is None.
+        layers: the layers asked for, each ``(B, N_i, D_i)``, in the order asked.
+        grids: their layouts.
+    """
+
+    pooled: Tensor
+    tokens: Tensor | None = None
+    grid: tuple[int, ...] | None = None
+    layers: tuple[Tensor, ...] = ()
+    grids: tuple[tuple[int, ...], ...] = ()
+
+
+class Step(NamedTuple):
+    """What a pretext task says of a batch of views.
+
+    Attributes:
+        loss: ``()``, to be minimised.
+        embedding: ``(k * B, D)`` of the encoder; monitors read it detached.
+        projection: ``(k * B, P)``, where the loss compares, or None.
+        logs: scalars worth a curve.
+    """
+
+    loss: Tensor
+    embedding: Tensor
+    projection: Tensor | None = None
+    logs: dict[str, Tensor | float] = {}  # noqa: RUF012  (never mutated: tasks pass their own)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Anything that turns a batch into vectors and can be cut.
+
+    A layer is a ViT block or a CNN stage. `layers` counts from 0 at the input; negative numbers count from the end.
+    """
+
+    @property
+    def embed_dim(self) -> int:
+        """Width ``D`` of `Encoding.pooled`."""
+        ...
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that `cut` and `layers` count."""
+        ...
+
+    def __call__(self, x: Tensor, *, layers: Sequence[int] = ()) -> Encoding:
+        """Encode ``(B, C, H, W)`` normalised floats."""
+        ...
+
+    def cut(self, k: int) -> Self:
+        """A new encoder without its last `k` layers; ``cut(0)`` is itself."""
+        ...
+
+
+@runtime_checkable
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that can see some tokens only, or a mask token in place of others."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens ``N`` of an input of the size it was built for, without prefix tokens."""
+        ...
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers ``P`` in one patch."""
+        ...
+
+    def __call__(
+        self, x: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, layers: Sequence[int] = ()
+    ) -> Encoding:
+        """Encode ``(B, C, H, W)``; `keep` ``(B, K)`` encodes these tokens only, `mask` ``(B, N)`` replaces by the mask token."""
+        ...
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, N, P)``, in the order of the tokens."""
+        ...
+
+
+class Draw(Protocol):
+    """Every random parameter of every view of a batch; what is in it is known to the `ViewMaker` that drew it."""
+
+    @property
+    def key(self) -> Tensor:
+        """``(B,)`` int64 hash of (seed, epoch, index)."""
+        ...
+
+
+@runtime_checkable
+class ViewMaker(Protocol):
+    """Augmentation as data: first everything is drawn, on the CPU, then applied without randomness, on any device."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per-channel mean that `apply` subtracts, inputs in [0, 1]."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per-channel standard deviation that `apply` divides by."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the global crops."""
+        ...
+
+    def draw(self, index: Tensor, epoch: Tensor | int) -> Draw:
+        """Parameters for the samples `index` ``(B,)`` in pass `epoch` (``(B,)`` or one number): a pure function of both."""
+        ...
+
+    def crop(self, image: Tensor, draw: Draw) -> Views:
+        """The geometric part for one ``(C, H, W)`` uint8 image of any size (a draw of one sample): uint8 `Views`, B = 1."""
+        ...
+
+    def apply(self, batch: Batch, draw: Draw) -> Views:
+        """What is left to do: float views, normalised, on the batch's device."""
+        ...
+
+    def center(self, images: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 to normalised floats of `size`, without randomness: what evaluation encodes."""
+        ...
+
+
+class Facts(NamedTuple):
+    """What the rest of a run needs to know of a data set.
+
+    Attributes:
+        channels: ``C``.
+        size: height and width of an image; for sources of mixed sizes, what the user works at.
+        mean: per channel, of inputs in [0, 1].
+        std: per channel.
+        classes: names in the order of their numbers; None without labels.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A finite, indexable set of samples. Reading is deterministic and safe in several processes."""
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """``(N,)`` int64 labels, or None."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, or None."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of every image; None where they differ."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels that `read` returns."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def read(self, index: int) -> Tensor:
+        """One ``(C, H, W)`` uint8 image.
+
+        Raises:
+            BadSample: it cannot be decoded.
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """What a person calls the sample: its path, or its number in a file."""
+        ...
+
+
+class BadSample(Exception):
+    """A sample that cannot be decoded; the message says why."""
