@@ -25,7 +25,7 @@ class Views(NamedTuple):
 
     global_crops: Tensor
     local_crops: Tensor | None = None
-    index: Tensor | None = None
+    index: Tensor | None = None  # pyright: ignore[reportIncompatibleMethodOverride]  (hides tuple.index: the design's name)
     key: Tensor | None = None
     boxes: Tensor | None = None
 
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
     input: Tensor
     target: Tensor | None
-    index: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (hides tuple.index: the design's name)
     epoch: Tensor | None = None
     crops: Views | None = None
     bad: Tensor | None = None
@@ -128,7 +128,7 @@ class TokenEncoder(Encoder, Protocol):
     def __call__(
         self, x: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, layers: Sequence[int] = ()
     ) -> Encoding:
-        """Encode ``(B, C, H, W)``; `keep` ``(B, K)`` encodes these tokens only, `mask` ``(B, N)`` replaces by the mask token."""
+        """Encode ``(B, C, H, W)``: only the tokens `keep` ``(B, K)``, or with the mask token where `mask` ``(B, N)`` is true."""
         ...
 
     def patchify(self, x: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ class Source(Protocol):
         """One ``(C, H, W)`` uint8 image.
 
         Raises:
-            BadSample: it cannot be decoded.
+            BadSampleError: it cannot be decoded.
         """
         ...
 
@@ -240,5 +240,5 @@ class Source(Protocol):
         ...
 
 
-class BadSample(Exception):
+class BadSampleError(Exception):
     """A sample that cannot be decoded; the message says why."""
