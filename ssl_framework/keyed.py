@@ -1,6 +1,6 @@
 """Counter-based randomness: every number is a pure function of its key, wherever and in whatever batch it is computed.
 
-The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) used as a hash
+The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) as a hash
 of (key, stream, counter), in wrapping int64 arithmetic, so CPU and GPU give the same bits.
 """
 

@@ -128,7 +128,7 @@ class TokenEncoder(Encoder, Protocol):
     def __call__(
         self, x: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, layers: Sequence[int] = ()
     ) -> Encoding:
-        """Encode ``(B, C, H, W)``: only the tokens `keep` ``(B, K)``, or with the mask token where `mask` ``(B, N)`` is true."""
+        """Encode ``(B, C, H, W)``: only the tokens `keep` ``(B, K)``, or with the mask token where `mask` ``(B, N)`` is set."""
         ...
 
     def patchify(self, x: Tensor) -> Tensor:
