@@ -41,6 +41,7 @@ class Batch(NamedTuple):
         crops: uint8 `Views`, cropped, flipped and resized in the worker because the source's images differ in size; only
             colour and normalisation remain to be applied. None for sources of one size.
         bad: ``(K,)`` int64 samples of this batch that could not be read and were replaced by others, or None.
+        draw: what the module drew for it before the batch went to its device, or None.
     """
 
     input: Tensor
@@ -49,6 +50,7 @@ class Batch(NamedTuple):
     epoch: Tensor | None = None
     crops: Views | None = None
     bad: Tensor | None = None
+    draw: "Draw | None" = None
 
 
 class Encoding(NamedTuple):

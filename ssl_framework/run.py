@@ -1,0 +1,134 @@
+"""How a run is set up: a Trainer that counts steps, its progress bar, and where the configuration files lie."""
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+
+
+class SizedData(Protocol):
+    """What `trainer` needs to know of a data module."""
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Global batches in one pass over the data; a fraction where the batch does not divide the data."""
+        ...
+
+
+class EpochBar(TQDMProgressBar):
+    """Lightning's progress bar over all steps of the run, with the passes over the data in its description.
+
+    Args:
+        steps_per_epoch: optimiser steps in one pass over the data.
+        refresh_rate: batches between two refreshes; 0 turns the bar off.
+    """
+
+    def __init__(self, steps_per_epoch: float, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.steps_per_epoch = steps_per_epoch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Show the epoch that this step belongs to."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        total = trainer.max_steps / self.steps_per_epoch
+        now = min(total, trainer.global_step / self.steps_per_epoch)
+        self.train_progress_bar.set_description(f"epoch {now:.1f}/{total:g}", refresh=False)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Without Lightning's version number of the logger."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items
+
+
+def trainer(
+    epochs: float | None = None,
+    steps: int | None = None,
+    *,
+    data: SizedData | None = None,
+    accumulate: int = 1,
+    val_every: int | None = None,
+    **options: Any,
+) -> pl.Trainer:
+    """A Lightning Trainer that counts optimiser steps, never Lightning's epochs.
+
+    Lightning's epoch counters lose samples and updates on resume, so the data module's loader is endless, and epochs become steps
+    here: ``ceil(epochs * batches_per_epoch / accumulate)``.
+
+    Args:
+        epochs: passes over the data; needs `data`. Give this or `steps`.
+        steps: optimiser steps.
+        data: the data module that will be fitted on.
+        accumulate: batches in one optimiser step.
+        val_every: batches between two validations; 0 for none, None for once an epoch (never without `data`).
+        options: further arguments of `pytorch_lightning.Trainer`, whose `max_epochs`, `max_steps` and `check_val_every_n_epoch` are
+            decided here.
+
+    Raises:
+        ValueError: neither or both of `epochs` and `steps`, epochs without data, nothing to do, or an option that is decided here.
+    """
+    decided = {
+        "max_epochs": "epochs",
+        "max_steps": "steps",
+        "val_check_interval": "val_every",
+        "accumulate_grad_batches": "accumulate",
+    }
+    for name in decided.keys() & options.keys():
+        raise ValueError(f"{name} is decided by run.trainer: give {decided[name]}= instead.")
+    per_epoch = data.batches_per_epoch / accumulate if data is not None else None
+    total = _total_steps(epochs, steps, per_epoch)
+    if val_every is None:
+        val_every = max(1, round(data.batches_per_epoch)) if data is not None else 0
+    options.setdefault("num_sanity_val_steps", 0)
+    options.setdefault("enable_model_summary", False)
+    options.setdefault("log_every_n_steps", 10)
+    callbacks = list(options.pop("callbacks", None) or [])
+    if not any(isinstance(callback, Checkpoint) for callback in callbacks):
+        options["enable_checkpointing"] = False  # the module brings its own, see PretextModule.configure_callbacks
+    if options.get("enable_progress_bar", True) and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(EpochBar(per_epoch or total))
+    if val_every == 0:
+        options["limit_val_batches"] = 0
+    return pl.Trainer(
+        max_epochs=-1,
+        max_steps=total,
+        check_val_every_n_epoch=None,
+        val_check_interval=val_every or None,
+        accumulate_grad_batches=accumulate,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def _total_steps(epochs: float | None, steps: int | None, per_epoch: float | None) -> int:
+    if (epochs is None) == (steps is None):
+        raise ValueError(f"A run needs either epochs or steps: got epochs={epochs} and steps={steps}.")
+    if steps is not None:
+        total = steps
+    else:
+        assert epochs is not None
+        if per_epoch is None:
+            raise ValueError("epochs= needs data=, the data module whose passes are counted. Or give steps=.")
+        total = math.ceil(epochs * per_epoch - 1e-9)
+    if total <= 0:
+        raise ValueError(f"Nothing to train: epochs={epochs}, steps={steps} come to {total} steps. Give a positive number.")
+    return total
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration files: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "pretrain.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"No configuration files in {package / 'conf'} or {package.parent / 'conf'}: install the package again."
+    )
