@@ -56,8 +56,8 @@ def trainer(
 ) -> pl.Trainer:
     """A Lightning Trainer that counts optimiser steps, never Lightning's epochs.
 
-    Lightning's epoch counters lose samples and updates on resume, so the data module's loader is endless, and epochs become steps
-    here: ``ceil(epochs * batches_per_epoch / accumulate)``.
+    Lightning's epoch counters lose samples and updates on resume, so the data module's loader is endless, and epochs become
+    steps here: ``ceil(epochs * batches_per_epoch / accumulate)``.
 
     Args:
         epochs: passes over the data; needs `data`. Give this or `steps`.
@@ -65,11 +65,10 @@ def trainer(
         data: the data module that will be fitted on.
         accumulate: batches in one optimiser step.
         val_every: batches between two validations; 0 for none, None for once an epoch (never without `data`).
-        options: further arguments of `pytorch_lightning.Trainer`, whose `max_epochs`, `max_steps` and `check_val_every_n_epoch` are
-            decided here.
+        options: further arguments of `pytorch_lightning.Trainer`; what counts epochs, steps and validations is decided here.
 
     Raises:
-        ValueError: neither or both of `epochs` and `steps`, epochs without data, nothing to do, or an option that is decided here.
+        ValueError: neither or both of `epochs` and `steps`, epochs without data, nothing to do, or an option decided here.
     """
     decided = {
         "max_epochs": "epochs",

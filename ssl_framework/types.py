@@ -123,6 +123,11 @@ class TokenEncoder(Encoder, Protocol):
         ...
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """Layout of these tokens, with product ``N``."""
+        ...
+
+    @property
     def patch_dim(self) -> int:
         """Numbers ``P`` in one patch."""
         ...

@@ -1,0 +1,77 @@
+"""What moves without a gradient: it follows the optimiser, inside the optimiser step, so that no checkpoint comes between."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ssl_framework.schedules import cosine
+
+
+class Follower(nn.Module):
+    """A part of a task that changes by rule and not by gradient. Its state lives in buffers or frozen parameters.
+
+    `forward` may stage what it saw; `follow` is called once after each optimiser step, on every follower of the module.
+    """
+
+    def follow(self, progress: float) -> None:
+        """Move.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it follows: define follow(progress).")
+
+
+class Teacher(Follower):
+    """An exponential moving average of a student, built as a deep copy in the constructor.
+
+    Its weights follow ``teacher = momentum * teacher + (1 - momentum) * student`` with a momentum that grows on a cosine from
+    `momentum` to `final_momentum`. BatchNorm statistics are the teacher's own: it normalises by its batch, as its student does,
+    and keeps its own running averages, as in BYOL's official code (deepmind-research/byol/byol_experiment.py, `target_state`).
+
+    Args:
+        student: what is followed. It stays where it is: it is not a submodule of the teacher.
+        momentum: at the start of training.
+        final_momentum: at its end.
+    """
+
+    def __init__(self, student: nn.Module, momentum: float, final_momentum: float = 1.0) -> None:
+        super().__init__()
+        if not 0.0 <= momentum <= final_momentum <= 1.0:
+            raise ValueError(f"0 <= momentum <= final_momentum <= 1 must hold: got {momentum} and {final_momentum}.")
+        self.module = copy.deepcopy(student).requires_grad_(False)
+        self._student = (student,)  # in a tuple, so that its weights are not registered a second time
+        self.momentum = momentum
+        self.final_momentum = final_momentum
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """What the averaged student says of `x`, without a gradient."""
+        return self.module(x)
+
+    @torch.no_grad()
+    def follow(self, progress: float) -> None:
+        """Move the weights towards the student's."""
+        momentum = cosine(progress, self.momentum, self.final_momentum)
+        students = dict(self._student[0].named_parameters())
+        for name, parameter in self.module.named_parameters():
+            parameter.lerp_(students[name].detach(), 1.0 - momentum)
+
+
+class Branch(nn.Module):
+    """An encoder and what stands on it, as one module: what a teacher averages.
+
+    Args:
+        encoder: maps inputs to an `Encoding`.
+        head: maps its pooled vector onwards.
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` to ``(B, P)``."""
+        return self.head(self.encoder(x).pooled)

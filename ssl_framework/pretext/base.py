@@ -1,0 +1,214 @@
+"""What every pretext task shares: it is fed, optimised, followed and logged. A task itself is `__init__` and `forward`."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypedDict, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.optim import Optimizer
+
+from ssl_framework import keyed
+from ssl_framework.checkpoint import SaveRun
+from ssl_framework.data import DataModule
+from ssl_framework.nn import Follower, Teacher
+from ssl_framework.optim import OptimizerSpec
+from ssl_framework.types import Batch, Encoder, Step, TokenEncoder, ViewMaker, Views
+
+_DROPOUT_STREAM = 1_000_033
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a task is, for people and for the generated tables.
+
+    Attributes:
+        family: generative, contrastive or predictive.
+        group: the sub-group of the taxonomy, for example "masked" or "self-distillation".
+        target: what is predicted or told apart.
+        prevents_collapse: what keeps the embedding from becoming constant; "nothing to prevent" where the target is fixed.
+        judged_by: the protocol under which the task is judged fairly.
+        paper: where it comes from.
+        views: global views that it needs of a sample.
+        exports: whose encoder is kept, and it is a fact of the paper's code.
+    """
+
+    family: Literal["generative", "contrastive", "predictive"]
+    group: str
+    target: str
+    prevents_collapse: str
+    judged_by: str
+    paper: str
+    views: int
+    exports: Literal["student", "teacher"] = "student"
+
+
+class Training(TypedDict, total=False):
+    """What every task takes besides its own numbers, and hands to `PretextModule`."""
+
+    views: ViewMaker | None
+    optimizer: OptimizerSpec | None
+    seed: int
+    compile: bool
+
+
+class PretextModule(pl.LightningModule):
+    """Base of all pretext tasks. A subclass defines `card`, `__init__` and `forward`, and overrides no hook.
+
+    Args:
+        encoder: what is pretrained.
+        views: draws and applies the augmentation; needed to fit, not to call.
+        optimizer: how to train; needed to fit, not to call.
+        seed: of dropout and drop-path, which are drawn anew each step from (seed, batch, rank).
+        compile: run the encoder through `torch.compile`.
+    """
+
+    card: ClassVar[Card]
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        views: ViewMaker | None = None,
+        optimizer: OptimizerSpec | None = None,
+        seed: int = 0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        assert isinstance(encoder, nn.Module)
+        self.encoder: Any = encoder
+        self.views = views
+        self.optimizer = optimizer
+        self.seed = seed
+        self.progress = 0.0  # share of the training that is done; set before each forward
+        self._step_seed = seed
+        if compile:
+            encoder.compile()
+
+    def forward(self, views: Views) -> Step:
+        """What the task says of a batch of views."""
+        raise TypeError(f"{type(self).__name__} has no forward(views) -> Step: a pretext task defines it.")
+
+    def exported(self) -> nn.Module:
+        """The encoder that phase 2 starts from, as the card says."""
+        if self.card.exports == "student":
+            return cast(nn.Module, self.encoder)
+        teachers = [module for module in self.modules() if isinstance(module, Teacher)]
+        return cast(nn.Module, teachers[0].module.get_submodule("encoder"))
+
+    # Set-up
+
+    def setup(self, stage: str) -> None:
+        """Refuse what would train wrongly, before anything runs; hand the views to the data."""
+        name, trainer = type(self).__name__, self.trainer
+        if self.views is None:
+            raise ValueError(f"{name} needs views to train on: {name}(encoder, views=two_crops(...), optimizer=...).")
+        if trainer.max_epochs != -1 or trainer.max_steps <= 0:
+            raise ValueError(
+                f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}) does not count steps alone, and "
+                "Lightning's epochs lose samples on resume. Build it with ssl_framework.run.trainer(epochs=..., data=data)."
+            )
+        if self._data is not None:
+            self._data.attach(self.views)
+        else:
+            rank_zero_info("Training on a plain DataLoader: fine for a trial, not exactly resumable. A DataModule is.")
+
+    def configure_model(self) -> None:
+        """Under FSDP2, shard encoder, teachers and the rest alike."""
+        if self._trainer is None or not isinstance(self.trainer.strategy, ModelParallelStrategy):
+            return
+        if self.optimizer is not None and self.optimizer.whole_tensors:
+            raise ValueError(
+                "fsdp2 shards every tensor, and LARS needs the norm of whole ones: take optimizer=sgd or adamw, or trainer=ddp."
+            )
+        mesh = self.device_mesh
+        assert mesh is not None
+        mesh = mesh["data_parallel"]
+        for module in (self.encoder, *(m.module for m in self.modules() if isinstance(m, Teacher)), self):
+            fully_shard(module, mesh=mesh)
+
+    def configure_callbacks(self) -> list[Checkpoint]:
+        """Save the run and its encoder, unless the Trainer has a checkpoint callback already."""
+        return [] if self.trainer.checkpoint_callbacks else [SaveRun()]
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and its schedule over steps."""
+        if self.optimizer is None:
+            name = type(self).__name__
+            raise ValueError(f"{name} needs an optimizer to train: {name}(encoder, views=..., optimizer=adamw(lr=1e-3)).")
+        batch = None if self._data is None else self._data.batch_size * self.trainer.accumulate_grad_batches
+        optimizer, scheduler = self.optimizer.build(self, total_steps=int(self.trainer.max_steps), global_batch=batch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # A step
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Draw the views on the CPU, while the batch is there."""
+        assert self.views is not None
+        epoch = self.current_epoch if batch.epoch is None else batch.epoch
+        draw = self.views.draw(batch.index, epoch)
+        self._step_seed = int(keyed.mix(self.seed, _DROPOUT_STREAM, self.global_rank, draw.key[0]).item())
+        return batch._replace(target=None, draw=draw)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One forward; the embedding goes to the monitors, detached."""
+        self.progress = min(1.0, self.trainer.global_step / self.trainer.max_steps)
+        torch.manual_seed(self._step_seed)
+        step = self(self._apply(batch))
+        self._log_step(step, len(batch.index))
+        outputs = {"loss": step.loss, "embedding": step.embedding.detach()}
+        return outputs if step.projection is None else {**outputs, "projection": step.projection.detach()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The pretext loss on samples that are not trained on, always with the same views."""
+        step = self(self._apply(batch))
+        self.log("val/loss", step.loss, batch_size=len(batch.index), sync_dist=True)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer | Any, optimizer_closure: Any = None) -> None:
+        """Step, then let teachers and other followers move: a checkpoint sees both or neither."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for module in self.modules():
+            if isinstance(module, Follower):
+                module.follow(self.progress)
+
+    def _apply(self, batch: Batch) -> Views:
+        assert self.views is not None
+        assert batch.draw is not None
+        views = self.views.apply(batch, batch.draw)
+        if len(views.global_crops) < self.card.views:
+            raise ValueError(
+                f"{type(self).__name__} compares {self.card.views} views of a sample, and these views make "
+                f"{len(views.global_crops)}: take two_crops or affine(views=2)."
+            )
+        return views
+
+    def _log_step(self, step: Step, batch_size: int) -> None:
+        logs = {f"train/{name}": value for name, value in step.logs.items()}
+        self.log("train/loss", step.loss, prog_bar=True, batch_size=batch_size, sync_dist=True)
+        self.log_dict(logs, batch_size=batch_size, sync_dist=True)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=batch_size)
+        if self._data is not None:
+            self.log("epoch", self._data.position / self._data.batches_per_epoch, batch_size=batch_size)
+
+    @property
+    def _data(self) -> DataModule | None:
+        data = getattr(self.trainer, "datamodule", None)  # absent from Lightning's Trainer until one is attached
+        return data if isinstance(data, DataModule) else None
+
+
+def require_tokens(encoder: Encoder, task: str) -> TokenEncoder:
+    """The encoder as a `TokenEncoder`.
+
+    Raises:
+        ValueError: it cannot encode single tokens; the message names encoders that can.
+    """
+    if isinstance(encoder, TokenEncoder):
+        return encoder
+    raise ValueError(
+        f"{task} hides tokens from its encoder, and {type(encoder).__name__} has none to hide: "
+        "take a vision transformer, encoder=vit_micro, vit_tiny or vit_small, or a ViT of encoder=timm."
+    )

@@ -1,0 +1,1 @@
+"""Contrastive pretext tasks, one file each."""

@@ -1,0 +1,53 @@
+"""SimCLR: Chen et al., 2020, https://arxiv.org/abs/2002.05709."""
+
+from typing import Unpack
+
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+
+from ssl_framework.nn import FullPrecision
+from ssl_framework.pretext.base import Card, PretextModule, Training
+from ssl_framework.types import Encoder, Step, Views
+
+
+class SimCLR(PretextModule):
+    """Two views of a sample attract each other and repel every other sample of the batch.
+
+    Chen et al., 2020, https://arxiv.org/abs/2002.05709
+
+    Args:
+        encoder: any.
+        hidden_dim: of the projector; 2048 in the paper (section 4.2, ResNet-50).
+        projection_dim: where views are compared; 128 (section 2.1).
+        temperature: of the cosine similarities; 0.1 is best with full training on ImageNet (table 5), 0.5 on CIFAR-10
+            (appendix B.9).
+        training: see `PretextModule`.
+    """
+
+    card = Card(
+        family="contrastive",
+        group="instance",
+        target="identity of the positive view",
+        prevents_collapse="in-batch negatives",
+        judged_by="linear probe",
+        paper="https://arxiv.org/abs/2002.05709",
+        views=2,
+    )
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        hidden_dim: int = 2048,
+        projection_dim: int = 128,
+        temperature: float = 0.1,
+        **training: Unpack[Training],
+    ) -> None:
+        super().__init__(encoder, **training)
+        self.projector = SimCLRProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
+        self.criterion = FullPrecision(NTXentLoss(temperature, gather_distributed=True))
+
+    def forward(self, views: Views) -> Step:
+        """Both views in one forward, as the official code does, so BatchNorm sees them together."""
+        h = self.encoder(views.global_crops.flatten(0, 1)).pooled  # (V * B, D)
+        z = self.projector(h)  # (V * B, P)
+        return Step(self.criterion(*z.chunk(2)), embedding=h, projection=z)

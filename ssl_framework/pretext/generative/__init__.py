@@ -1,0 +1,1 @@
+"""Generative pretext tasks, one file each."""

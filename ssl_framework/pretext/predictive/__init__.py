@@ -1,0 +1,1 @@
+"""Predictive pretext tasks, one file each."""
