@@ -1,0 +1,1 @@
+"""The applying half of augmentation: kernels without randomness."""
