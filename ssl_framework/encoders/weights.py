@@ -1,0 +1,82 @@
+"""Weights from files: data only, and every tensor in its place."""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+_SHOWN = 20  # names per kind in an error; another architecture differs in hundreds
+_WRAPPERS = ("state_dict", "model")  # where training scripts put the weights in a .pth
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, on the CPU. No code in it is run.
+
+    Raises:
+        ValueError: no such file, a damaged one, or one that holds more than tensors.
+    """
+    path = Path(path)
+    if "://" in str(path):
+        raise ValueError(f"{path} is an address: download the file yourself, check it, and give its path.")
+    if not path.is_file():
+        raise ValueError(f"There is no weight file {path}: check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be read as plain tensors ({reason}): it is damaged, or it would run code when opened. "
+            "Get it again, or save it as .safetensors where you trust it."
+        ) from error
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds more than named tensors: save model.state_dict() alone.")
+    return dict(content)
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load a state in which every tensor fits, or change nothing.
+
+    Args:
+        module: what receives them.
+        tensors: its state.
+        source: what a person calls the state; errors begin with it.
+
+    Raises:
+        ValueError: tensors are missing, left over, or of another shape or kind; all are named (20 of each).
+    """
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - expected.keys())
+    mismatched = [
+        f"{name} (expected {_kind(expected[name])}, found {_kind(tensors[name])})"
+        for name in expected
+        if name in tensors and _kind(expected[name]) != _kind(tensors[name])
+    ]
+    faults = (("missing", missing), ("not in this architecture", unexpected), ("of another shape", mismatched))
+    if any(names for _, names in faults):
+        said = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in faults if names)
+        raise ValueError(
+            f"{source} belongs to another architecture than {type(module).__name__} as it was asked for "
+            f"({len(expected)} tensors expected, {len(tensors)} found): {said}. Build the encoder they were made with."
+        )
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Shape, and whether it counts or measures: half precision may be loaded into float32, floats not into integers."""
+    return f"{tuple(tensor.shape)} {'floats' if tensor.is_floating_point() else tensor.dtype}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
