@@ -28,7 +28,10 @@ def blobs(per_class: int, seed: int, classes: int = 4, width: int = 16, noise: f
 
 def naive_knn(train_x: Tensor, train_y: Tensor, x: Tensor, k: int, temperature: float, classes: int) -> int:
     similar = sorted(
-        ((float(torch.cosine_similarity(a.double(), x.double(), dim=0)), int(y)) for a, y in zip(train_x, train_y, strict=True)),
+        (
+            (float(torch.cosine_similarity(a.double(), x.double(), dim=0)), int(y))
+            for a, y in zip(train_x, train_y, strict=True)
+        ),
         reverse=True,
     )
     votes = [0.0] * classes

@@ -1,5 +1,6 @@
 import pickle
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_warmup_rises_from_the_first_step_and_no_step_is_spent_at_zero() -> None
     factors = [warmup_cosine(step, total_steps=10, warmup_steps=4) for step in range(12)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0
-    assert all(a > b for a, b in zip(factors[4:10], factors[5:11], strict=True))
+    assert all(a > b for a, b in pairwise(factors[4:11]))
     assert min(factors[:10]) > 0
     assert factors[10] == factors[11] == 0.0
 
@@ -33,7 +34,9 @@ def test_the_end_is_a_share_and_a_warmup_as_long_as_training_fits() -> None:
     assert [warmup_cosine(step, total_steps=2, warmup_steps=2) for step in range(3)] == [0.5, 1.0, 0.0]
 
 
-@pytest.mark.parametrize(("total", "warmup", "remedy"), [(0, 0, "max_steps"), (-1, 0, "max_steps"), (5, 6, "warmup_steps lower")])
+@pytest.mark.parametrize(
+    ("total", "warmup", "remedy"), [(0, 0, "max_steps"), (-1, 0, "max_steps"), (5, 6, "warmup_steps lower")]
+)
 def test_an_impossible_schedule_is_refused_with_a_remedy(total: int, warmup: int, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         warmup_cosine(0, total_steps=total, warmup_steps=warmup)
