@@ -36,7 +36,7 @@ class ImageViews:
 
     Note:
         A view is the same to the bit for the same (seed, epoch, index), batch and processor. In another batch, or on another
-        device, parameters and boxes are still the same to the bit; sums may be taken in another order, so pixels in [0, 1] agree
+        device, parameters and boxes are still the same to the bit; sums may be taken in another order: pixels in [0, 1] agree
         within 1e-5 (1e-2 with TF32 matrix products). Solarize is a step: a pixel on its threshold may fall on either side.
     """
 
