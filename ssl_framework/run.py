@@ -1,11 +1,12 @@
-"""How a run is set up: a Trainer that counts steps, its progress bar, and where the configuration files lie."""
+"""How a run is set up: a Trainer that counts steps and its progress bar."""
 
 import math
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+
+from ssl_framework.paths import conf_dir as conf_dir  # also offered here
 
 
 class SizedData(Protocol):
@@ -116,18 +117,3 @@ def _total_steps(epochs: float | None, steps: int | None, per_epoch: float | Non
     if total <= 0:
         raise ValueError(f"Nothing to train: epochs={epochs}, steps={steps} come to {total} steps. Give a positive number.")
     return total
-
-
-def conf_dir() -> Path:
-    """The folder of the configuration files: inside the installed package, or beside it in a checkout.
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "pretrain.yaml").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"No configuration files in {package / 'conf'} or {package.parent / 'conf'}: install the package again."
-    )

@@ -40,6 +40,20 @@ class Loaded(NamedTuple):
     history: dict[str, Any]
 
 
+def check_savable(encoder: Any) -> None:
+    """Refuse, before any training, an encoder that could not be written after it.
+
+    Raises:
+        ValueError: it is none of ours, or does not know how it was made.
+    """
+    if not isinstance(encoder, EncoderModule):
+        raise ValueError(
+            f"A {type(encoder).__name__} cannot be saved as an encoder: wrap it in ssl_framework.encoders.Adapter and say by "
+            ".named(...) how it is made; compile in place, encoder.compile()."
+        )
+    _ = encoder.spec
+
+
 def save_encoder(
     encoder: Any,
     folder: str | Path,
@@ -65,11 +79,7 @@ def save_encoder(
     Raises:
         ValueError: the encoder cannot be described, the state is not its own, or a value is not plain.
     """
-    if not isinstance(encoder, EncoderModule):
-        raise ValueError(
-            f"A {type(encoder).__name__} cannot be saved as an encoder: wrap it in ssl_framework.encoders.Adapter and say by "
-            ".named(...) how it is made; compile in place, encoder.compile()."
-        )
+    check_savable(encoder)
     tensors = _whole(encoder.state_dict() if state is None else state)
     odd = sorted(tensors.keys() ^ encoder.state_dict().keys())
     if odd:

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +11,19 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ssl_framework.checkpoint.encoder_file import save_encoder
+from ssl_framework.checkpoint.encoder_file import check_savable, save_encoder
+from ssl_framework.types import ViewMaker
+
+
+class Exporting(Protocol):
+    """What a module must offer so that its encoder can be written."""
+
+    views: ViewMaker
+
+    def exported(self) -> nn.Module:
+        """The encoder that phase 2 starts from."""
+        ...
+
 
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 
@@ -37,6 +49,10 @@ class SaveRun(Checkpoint):
         self.history = dict(history or {})
         self._saved = -1
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse an encoder that could not be saved, now and not after the training."""
+        check_savable(cast(Exporting, pl_module).exported())
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove what a killed save left behind."""
         self._saved = trainer.global_step
@@ -54,18 +70,19 @@ class SaveRun(Checkpoint):
 
     def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save now; called on all ranks together."""
+        module = cast(Exporting, pl_module)
         step = self._saved = trainer.global_step
         target = checkpoint_dir(trainer.default_root_dir) / f"step-{step:09d}.ckpt"
         temporary = target.with_suffix(".tmp")
         trainer.save_checkpoint(temporary)
-        state = full_state(pl_module.exported())  # every rank takes part where tensors are sharded
+        state = full_state(module.exported())  # every rank takes part where tensors are sharded
         if trainer.is_global_zero:
             sync_and_rename(temporary, target)
             save_encoder(
-                pl_module.exported(),
+                module.exported(),
                 Path(trainer.default_root_dir),
                 state=state,
-                preprocessing=_preprocessing(pl_module),
+                preprocessing=_preprocessing(module.views),
                 history={**self.history, "pretext": type(pl_module).__name__, "steps": step},
             )
             for old in checkpoints(trainer.default_root_dir)[: -self.keep]:
@@ -123,6 +140,5 @@ def full_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _preprocessing(module: pl.LightningModule) -> dict[str, Any]:
-    views: Any = module.views
+def _preprocessing(views: ViewMaker) -> dict[str, Any]:
     return {"mean": list(views.mean), "std": list(views.std), "size": list(views.size), "channels": len(views.mean)}

@@ -1,7 +1,6 @@
 """A light transformer that fills in the tokens an encoder was not shown."""
 
 import torch
-from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -26,8 +25,9 @@ class TokenDecoder(nn.Module):
             raise ValueError(f"decoder_dim={dim} is not divisible by decoder_heads={num_heads}.")
         self.embed = nn.Linear(in_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions: Tensor
         self.register_buffer("positions", sincos_positions(grid, dim)[None])  # (1, N, dim)
-        self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True, mlp_layer=Mlp) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, out_dim)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -19,6 +19,7 @@ class FullPrecision(nn.Module):
         self.criterion = criterion
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """The criterion of `tensors`, each float32 or wider."""
+        """The criterion of `tensors`; what is a float among them is float32 or wider, labels stay what they are."""
+        wide = (t.to(torch.promote_types(t.dtype, torch.float32)) if t.is_floating_point() else t for t in tensors)
         with torch.autocast(tensors[0].device.type, enabled=False):
-            return self.criterion(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors))
+            return self.criterion(*wide)

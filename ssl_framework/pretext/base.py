@@ -1,7 +1,7 @@
 """What every pretext task shares: it is fed, optimised, followed and logged. A task itself is `__init__` and `forward`."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict, cast
+from typing import Any, ClassVar, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -85,7 +85,6 @@ class PretextModule(pl.LightningModule):
         self.optimizer = optimizer
         self.seed = seed
         self.progress = 0.0  # share of the training that is done; set before each forward
-        self._step_seed = seed
         if compile:
             encoder.compile()
 
@@ -96,9 +95,9 @@ class PretextModule(pl.LightningModule):
     def exported(self) -> nn.Module:
         """The encoder that phase 2 starts from, as the card says."""
         if self.card.exports == "student":
-            return cast(nn.Module, self.encoder)
+            return self.encoder
         teachers = [module for module in self.modules() if isinstance(module, Teacher)]
-        return cast(nn.Module, teachers[0].module.get_submodule("encoder"))
+        return teachers[0].module.get_submodule("encoder")
 
     # Set-up
 
@@ -140,32 +139,27 @@ class PretextModule(pl.LightningModule):
         if self.optimizer is None:
             name = type(self).__name__
             raise ValueError(f"{name} needs an optimizer to train: {name}(encoder, views=..., optimizer=adamw(lr=1e-3)).")
-        batch = None if self._data is None else self._data.batch_size * self.trainer.accumulate_grad_batches
+        batch = 256  # of a plain loader nothing is known: the learning rate is taken as it stands
+        if self._data is not None:
+            batch = self._data.batch_size * self.trainer.accumulate_grad_batches
         optimizer, scheduler = self.optimizer.build(self, total_steps=int(self.trainer.max_steps), global_batch=batch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # A step
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Draw the views on the CPU, while the batch is there."""
-        assert self.views is not None
-        epoch = self.current_epoch if batch.epoch is None else batch.epoch
-        draw = self.views.draw(batch.index, epoch)
-        self._step_seed = int(keyed.mix(self.seed, _DROPOUT_STREAM, self.global_rank, draw.key[0]).item())
-        return batch._replace(target=None, draw=draw)
-
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One forward; the embedding goes to the monitors, detached."""
         self.progress = min(1.0, self.trainer.global_step / self.trainer.max_steps)
-        torch.manual_seed(self._step_seed)
-        step = self(self._apply(batch))
+        position = batch_idx if self._data is None else self._data.position
+        torch.manual_seed(int(keyed.mix(self.seed, _DROPOUT_STREAM, position, self.global_rank).item()))
+        step = self(self._make_views(batch))
         self._log_step(step, len(batch.index))
         outputs = {"loss": step.loss, "embedding": step.embedding.detach()}
         return outputs if step.projection is None else {**outputs, "projection": step.projection.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The pretext loss on samples that are not trained on, always with the same views."""
-        step = self(self._apply(batch))
+        step = self(self._make_views(batch))
         self.log("val/loss", step.loss, batch_size=len(batch.index), sync_dist=True)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer | Any, optimizer_closure: Any = None) -> None:
@@ -175,10 +169,13 @@ class PretextModule(pl.LightningModule):
             if isinstance(module, Follower):
                 module.follow(self.progress)
 
-    def _apply(self, batch: Batch) -> Views:
+    def _make_views(self, batch: Batch) -> Views:
         assert self.views is not None
-        assert batch.draw is not None
-        views = self.views.apply(batch, batch.draw)
+        draw = batch.draw
+        if draw is None:  # a plain loader
+            epoch = self.current_epoch if batch.epoch is None else batch.epoch.cpu()
+            draw = self.views.draw(batch.index.cpu(), epoch)
+        views = self.views.apply(batch._replace(target=None), draw)
         if len(views.global_crops) < self.card.views:
             raise ValueError(
                 f"{type(self).__name__} compares {self.card.views} views of a sample, and these views make "

@@ -1,0 +1,178 @@
+"""What several test suites need: every pretext task on disk, small, and a few processes that talk over gloo."""
+
+import importlib
+import inspect
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import yaml
+from torch import Tensor, nn
+
+from ssl_framework import keyed, run
+from ssl_framework.data import DataModule, digits
+from ssl_framework.encoders import resnet_micro, vit_micro
+from ssl_framework.optim import OptimizerSpec, adamw
+from ssl_framework.pretext import PretextModule
+from ssl_framework.types import Batch, Encoding, Views
+from ssl_framework.views import affine
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+TASKS = sorted(path.stem for path in (CONF / "pretext").glob("*.yaml"))
+
+
+def pretext_yaml(task: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF / "pretext" / f"{task}.yaml").read_text())
+
+
+def target(node: dict[str, Any]) -> Any:
+    module, _, name = node["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def task_class(task: str) -> type[PretextModule]:
+    return target(pretext_yaml(task)["pretext"])
+
+
+def small(task: str, *, seed: int = 0, optimizer: OptimizerSpec | None = None, **training: Any) -> PretextModule:
+    """The task as its YAML has it, with narrow heads on a micro encoder for 8x8 digits."""
+    config = pretext_yaml(task)
+    numbers = {name: value for name, value in config["pretext"].items() if name != "_target_"}
+    for name, value in numbers.items():
+        if name.endswith("_dim"):
+            numbers[name] = min(value, 32)
+        elif name.endswith(("_depth", "_heads")):
+            numbers[name] = 1 if name.endswith("_depth") else 2
+    torch.manual_seed(seed)
+    overrides = {key: str(choice) for entry in config["defaults"] for key, choice in entry.items()}
+    encoder: Any = resnet_micro(in_chans=1, img_size=8)
+    if "vit" in overrides.get("override /encoder", ""):
+        encoder = vit_micro(in_chans=1, img_size=8, patch_size=2).cut(4)
+    cls = target(config["pretext"])
+    views = affine(size=(8, 8), mean=(0.3,), std=(0.37,), seed=seed, views=cls.card.views)
+    optimizer = optimizer or adamw(lr=1e-3, scale_lr="none")
+    return cls(encoder, **numbers, views=views, optimizer=optimizer, seed=seed, **training)
+
+
+def digits_data(batch_size: int = 64, **options: Any) -> DataModule:
+    return digits(batch_size=batch_size, **options)
+
+
+def fit(
+    module: PretextModule, data: DataModule, steps: int, folder: Path, *, resume: Path | None = None, **options: Any
+) -> pl.Trainer:
+    """Train without bars and loggers; returns the Trainer."""
+    defaults: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "val_every": 0}
+    trainer = run.trainer(steps=steps, data=data, default_root_dir=folder, **{**defaults, **options})
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    return trainer
+
+
+def some_views(task: str, batch: int = 8, seed: int = 0) -> Views:
+    """Fixed views of real digits for calling a task without a Trainer."""
+    images = digits_data().split("train").images(range(batch))
+    index = torch.arange(batch)
+    views = affine(size=(8, 8), mean=(0.3,), std=(0.37,), seed=seed, views=task_class(task).card.views)
+    return views.apply(Batch(images, None, index), views.draw(index, 0))
+
+
+def accepts(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Plain constructor arguments of a task: what stands between the encoder and ``**training``."""
+    parameters = dict(inspect.signature(function).parameters)
+    return {n: p for n, p in parameters.items() if n not in {"self", "encoder", "training"}}
+
+
+class LinearEncoder(nn.Module):
+    """The smallest encoder there is, without BatchNorm, for tests of gradients."""
+
+    num_layers = 1
+
+    def __init__(self, inputs: int, embed_dim: int) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.linear = nn.Linear(inputs, embed_dim)
+
+    def forward(self, x: Tensor, *, layers: Any = ()) -> Encoding:
+        return Encoding(self.linear(x.flatten(1)))
+
+    def cut(self, k: int) -> "LinearEncoder":
+        assert k == 0
+        return self
+
+
+def views_of(crops: Tensor, seed: int = 0) -> Views:
+    """``(V, B, ...)`` crops as `Views` of samples 0 to B - 1."""
+    index = torch.arange(crops.shape[1])
+    return Views(crops, index=index, key=keyed.mix(seed, 0, index))
+
+
+class AllReduce(torch.autograd.Function):
+    """The sum over processes, whose gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class GlobalBatchNorm(nn.Module):
+    """BatchNorm over the batch of all processes, by a differentiable sum: `nn.SyncBatchNorm` does not run on a CPU."""
+
+    def __init__(self, like: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = like.weight, like.bias, like.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = torch.stack([x.sum(0), x.square().sum(0), torch.full_like(x[0], len(x))])
+        if dist.is_initialized():
+            sums = AllReduce.apply(sums)
+        mean = sums[0] / sums[2]
+        var = sums[1] / sums[2] - mean.square()
+        out = (x - mean) / (var + self.eps).sqrt()
+        return out if self.weight is None else out * self.weight + (0 if self.bias is None else self.bias)
+
+
+def replace_batch_norm(module: nn.Module, make: Callable[[nn.BatchNorm1d], nn.Module]) -> nn.Module:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm1d):
+            setattr(module, name, make(child))
+        else:
+            replace_batch_norm(child, make)
+    return module
+
+
+def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Run ``function(rank, world, *args)`` in `world` gloo processes and return what each returned."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.get_context("fork")
+        workers = [context.Process(target=_rank, args=(rank, world, folder, function, args)) for rank in range(world)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(timeout=120)
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+        assert [worker.exitcode for worker in workers] == [0] * world, "a rank failed: its traceback is above"
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def _rank(rank: int, world: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ.update(GLOO_SOCKET_IFNAME="lo")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    torch.save(function(rank, world, *args), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,56 @@
+from types import SimpleNamespace
+
+import pytest
+
+from ssl_framework import run
+
+
+def data(batches: float) -> SimpleNamespace:
+    return SimpleNamespace(batches_per_epoch=batches)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "accumulate", "steps"),
+    [(1, 10.0, 1, 10), (2, 6.5, 1, 13), (1, 6.3, 1, 7), (3, 10.0, 4, 8), (0.5, 10.0, 1, 5), (10, 0.1 * 3 * 10 / 3, 1, 10)],
+)
+def test_epochs_become_steps(epochs: float, batches: float, accumulate: int, steps: int):
+    trainer = run.trainer(epochs, data=data(batches), accumulate=accumulate, logger=False, enable_progress_bar=False)
+    assert trainer.max_steps == steps
+    assert trainer.max_epochs == -1
+    assert trainer.check_val_every_n_epoch is None
+    assert trainer.accumulate_grad_batches == accumulate
+
+
+def test_validation_is_about_once_an_epoch():
+    trainer = run.trainer(3, data=data(6.6), logger=False, enable_progress_bar=False)
+    assert trainer.val_check_interval == 7
+    assert trainer.limit_val_batches == 1.0
+    assert run.trainer(steps=3, logger=False, enable_progress_bar=False).limit_val_batches == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "either epochs or steps"),
+        ({"epochs": 1, "steps": 1}, "either epochs or steps"),
+        ({"epochs": 1}, "needs data="),
+        ({"steps": 0}, "Nothing to train"),
+        ({"steps": -1}, "Nothing to train"),
+        ({"steps": 3, "max_steps": 4}, "give steps= instead"),
+        ({"steps": 3, "max_epochs": 4}, "give epochs= instead"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: dict[str, int], says: str):
+    with pytest.raises(ValueError, match=says):
+        run.trainer(**arguments)
+
+
+def test_the_bar_shows_epochs_in_the_middle_of_a_run():
+    bar = run.EpochBar(steps_per_epoch=4)
+    described = []
+    bar.train_progress_bar = SimpleNamespace(
+        set_description=lambda text, refresh: described.append(text), reset=lambda total: None, initial=0
+    )
+    bar._trainer = SimpleNamespace(global_step=6, max_steps=20)
+    bar.on_train_batch_start(bar._trainer, None, None, 6)
+    assert described == ["epoch 1.5/5"]
