@@ -4,14 +4,14 @@ import copy
 import difflib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torchvision
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 from torchvision.models import SwinTransformer, VisionTransformer
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor
 
 from ssl_framework.encoders.base import EncoderModule, as_tokens, height_width
 from ssl_framework.encoders.weights import load_strictly, read_tensors
@@ -81,6 +81,13 @@ class Adapter(EncoderModule):
         grids = tuple(grid for _, grid in found if grid is not None)
         return Encoding(pooled, tokens, grid, tuple(tokens for tokens, _ in found), grids)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        _set_modes(copied.model, _modes(self.model))
+        return copied
+
     def _tokens(self, output: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         if self._layout == "NLC":
             return output[:, self._prefix :], None
@@ -91,9 +98,9 @@ class Adapter(EncoderModule):
     @torch.no_grad()
     def _measure(self, blank: Tensor) -> list[int]:
         """Width of each stage; leaves mode and statistics as they were."""
-        training = self.model.training
+        modes = _modes(self.model)
         outputs: dict[str, Tensor] = self.model.eval()(blank)
-        self.model.train(training)
+        _set_modes(self.model, modes)
         expected = 3 if self._layout == "NLC" else 4
         for stage, output in outputs.items():
             if output.ndim != expected:
@@ -103,7 +110,7 @@ class Adapter(EncoderModule):
     def _drop(self, k: int) -> int:
         self._stages = self._stages[:-k]
         self._widths = self._widths[:-k]
-        self.model = _extract(self.model, self._stages)
+        self.model = _shortened(self.model, self._stages)
         return self._widths[-1]
 
 
@@ -147,12 +154,13 @@ def torchvision_encoder(
         load_strictly(model, state, f"torchvision's weights of {name}")
     if weights is not None:
         load_strictly(model, read_tensors(weights), weights)
+    chosen = _default_stages(model) if stages is None else stages
     if in_chans != 3:
         _set_channels(model, in_chans)
     layout: Layout = "NLC" if vit else "NHWC" if isinstance(model, SwinTransformer) else "NCHW"
     adapter = Adapter(
         model,
-        _default_stages(model) if stages is None else stages,
+        chosen,
         in_chans=in_chans,
         img_size=size,
         layout=layout,
@@ -162,15 +170,44 @@ def torchvision_encoder(
     return adapter.named("torchvision_encoder", name=name, in_chans=in_chans, img_size=list(size), stages=named)
 
 
-def _extract(module: nn.Module, stages: Sequence[str]) -> fx.GraphModule:
+def _extract(module: nn.Module, stages: Sequence[str]) -> DualGraphModule:
     """The part of a module that leads to these outputs; nothing else stays in memory."""
+    modes = _modes(module)
     try:
-        return create_feature_extractor(module, {stage: stage for stage in stages})
+        extractor: Any = create_feature_extractor(module, {stage: stage for stage in stages})
     except (TraceError, TypeError) as error:
         raise ValueError(
             f"{type(module).__name__} cannot be traced by torch.fx ({error}): its forward may not branch on values. "
             "Give the branch a module of its own, or write an EncoderModule."
         ) from error
+    _set_modes(extractor, modes)
+    return extractor
+
+
+def _shortened(extractor: DualGraphModule, stages: Sequence[str]) -> DualGraphModule:
+    """Fewer outputs, and only what leads to them. Tracing it again would lose where a stage ends: additions have no module."""
+    graphs: tuple[Any, Any] = extractor.train_graph, extractor.eval_graph
+    for graph in graphs:
+        output = next(node for node in reversed(graph.nodes) if node.op == "output")
+        output.args = ({stage: output.args[0][stage] for stage in stages},)
+        graph.owning_module = extractor
+        graph.eliminate_dead_code()
+    modes = _modes(extractor)
+    shorter = DualGraphModule(extractor, *graphs)
+    _set_modes(shorter, modes)
+    return shorter
+
+
+def _modes(module: nn.Module) -> dict[str, bool]:
+    return {name: part.training for name, part in module.named_modules()}
+
+
+def _set_modes(traced: nn.Module, modes: dict[str, bool]) -> None:
+    """Training or not, part by part: torchvision puts every new or copied extractor, and what is in it, into training mode."""
+    traced.train(modes[""])  # chooses the graph
+    for name, part in traced.named_modules():
+        if name:
+            part.training = modes.get(name, modes[""])
 
 
 def _default_stages(model: nn.Module) -> list[str]:

@@ -292,9 +292,10 @@ def _create(
         near = difflib.get_close_matches(bare, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them."
         raise ValueError(f"timm has no model {name}: {hint} Weights from elsewhere: weights=FILE.")
+    known = timm.list_pretrained(f"{bare}.*")
+    if (name != bare and name not in known) or (pretrained and not known):
+        raise ValueError(f"timm has no weights {name}: it has {', '.join(known) or 'none of this architecture'}.")
     config: Any = timm.get_pretrained_cfg(name)
-    if config is None or (pretrained and not config.has_weights):
-        raise ValueError(f"timm has no weights {name}: choose one of {timm.list_pretrained(f'{bare}*')}.")
     args: dict[str, Any] = dict(given)
     if is_model_in_modules(bare, ["vision_transformer", "deit"]):
         args |= {"img_size": size, "dynamic_img_size": True}

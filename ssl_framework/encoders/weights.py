@@ -19,9 +19,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, a damaged one, or one that holds more than tensors.
     """
-    path = Path(path)
     if "://" in str(path):
         raise ValueError(f"{path} is an address: download the file yourself, check it, and give its path.")
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"There is no weight file {path}: check the path.")
     try:
