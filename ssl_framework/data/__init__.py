@@ -1,0 +1,25 @@
+"""Data sets: sources of images, their splits, and the module that hands out batches."""
+
+from ssl_framework.data.arrays import ArraySource, arrays
+from ssl_framework.data.cifar10 import cifar10
+from ssl_framework.data.datamodule import DataModule, Options
+from ssl_framework.data.digits import digits
+from ssl_framework.data.folder import FolderSource, folder
+from ssl_framework.data.labelled import Labelled
+from ssl_framework.data.parquet import ParquetSource, parquet
+from ssl_framework.data.torchvision import torchvision_dataset
+
+__all__ = [
+    "ArraySource",
+    "DataModule",
+    "FolderSource",
+    "Labelled",
+    "Options",
+    "ParquetSource",
+    "arrays",
+    "cifar10",
+    "digits",
+    "folder",
+    "parquet",
+    "torchvision_dataset",
+]

@@ -1,0 +1,366 @@
+"""The data module: endless batches without labels for pretraining, labelled splits for everything that is measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from ssl_framework import keyed
+from ssl_framework.data.bad import BadSamples
+from ssl_framework.data.labelled import Labelled, fit
+from ssl_framework.data.order import EndlessOrder, OnePass, Order
+from ssl_framework.data.split import carve, in_bulk
+from ssl_framework.data.stream import BatchStream
+from ssl_framework.types import BadSampleError, Batch, Facts, Source, ViewMaker
+
+SplitName: TypeAlias = Literal["train", "val", "test"]
+Loader: TypeAlias = BatchStream | DataLoader[Batch]
+
+_MEASURE = 0x57A7  # names this use of the seed
+_MEASURED_IN_MEMORY = 10_000
+_MEASURED_DECODED = 1_000  # the error of a mean is then below 0.01; decoding more would keep the user waiting
+
+
+class Options(TypedDict, total=False):
+    """The arguments that every data set shares; `DataModule` has their meanings and defaults."""
+
+    batch_size: int
+    val_share: float
+    workers: int
+    seed: int
+    split_seed: int
+    channels: int | None
+    size: int | Sequence[int] | None
+    classes: int | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+
+
+class DataModule(pl.LightningDataModule):
+    """One data set, its splits, and the position of the run in it.
+
+    Everything that is random is a function of the seed and of one integer, `position`: the global batches consumed. So a run
+    goes on after a kill with the very next batch, whatever the number of workers, and with the same batches on another number
+    of processes. The training loader has no end and no labels.
+
+    Args:
+        train: samples to pretrain on.
+        val: samples that choices are made on; None carves them from the labelled training samples.
+        test: samples of the final measurement, read through `test_split` only; None: the data set has none.
+        name: what the data set is called in messages.
+        labelled: the labelled training samples, where they are others than `train` (STL-10); default `train`.
+        batch_size: samples of a batch, all processes together.
+        val_share: share of the training samples (of each class, if labelled) that is carved for validation.
+        workers: loader processes; 0 reads in the training process, best for data in memory.
+        seed: of the order of the samples.
+        split_seed: of the carving. It is not the run's seed: the splits stay the same when runs are repeated with other seeds,
+            and a sample that one run tests on is never one that another pretrained on.
+        channels: what the data should have; None: what they have.
+        size: height and width; where images differ in size, what they are brought to by `Labelled` (needed there).
+        classes: how many there should be; None: as many as there are.
+        mean: per channel, inputs in [0, 1]; None: measured on keyed-random training samples (10,000 in memory, 1,000 to
+            decode).
+        std: per channel.
+
+    Raises:
+        ValueError: facts that do not fit the data, no samples, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        val: Source | None = None,
+        test: Source | None = None,
+        *,
+        name: str,
+        labelled: Source | None = None,
+        batch_size: int = 256,
+        val_share: float = 0.1,
+        workers: int = 0,
+        seed: int = 0,
+        split_seed: int = 0,
+        channels: int | None = None,
+        size: int | Sequence[int] | None = None,
+        classes: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise ValueError(f"batch_size={batch_size} must be at least 1 and workers={workers} at least 0.")
+        if len(train) == 0:
+            raise ValueError(f"{name} has no training samples: check data.path.")
+        self.name = name
+        self.batch_size = batch_size
+        self.val_share = val_share
+        self.workers = workers
+        self.seed = seed
+        self.split_seed = split_seed
+        self.position = 0
+        self.bad_samples = BadSamples()
+        learn = labelled if labelled is not None else train
+        if val is None:
+            learn, val = carve(learn, val_share, split_seed)
+        self.train = learn if labelled is None else train
+        self._splits: dict[str, Source | None] = {"train": learn, "val": val, "test": test}
+        self._views: ViewMaker | None = None
+        self._size = _checked_size(train, size, name)
+        _check_facts(learn, channels, classes, name)
+        self._statistics = _checked_statistics(mean, std, learn.channels)
+        self._measured_on = 0
+
+    @property
+    def facts(self) -> Facts:
+        """What the rest of a run needs to know; mean and std are measured at the first call where they were not given."""
+        if self._statistics is None:
+            self._statistics = self._measure()
+        learn = self._splits["train"]
+        assert learn is not None
+        return Facts(self.train.channels, self._size, *self._statistics, learn.classes)
+
+    @property
+    def num_samples(self) -> int:
+        """Training samples: `Batch.index` runs below it."""
+        return len(self.train)
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Global batches in one pass over the training samples; a fraction where the batch does not divide them."""
+        return self._order().n / self.batch_size
+
+    def attach(self, views: ViewMaker) -> None:
+        """Take the views that crop images of mixed sizes in the loader; a pretext task does it in `setup`."""
+        self._views = views
+
+    def setup(self, stage: str) -> None:
+        """Unreadable samples are named in the Trainer's run folder."""
+        del stage  # all stages alike
+        if self.trainer is not None:
+            self.bad_samples.folder = Path(self.trainer.default_root_dir)
+
+    def train_dataloader(self) -> Loader:
+        """Endless batches from `position` on, this process's share, without labels.
+
+        Raises:
+            ValueError: the batch is larger than the data or cannot be shared equally, or images differ in size and no views are
+                attached.
+        """
+        return self._loader(self.train, self._order(), start=self.position)
+
+    def val_dataloader(self) -> Loader:
+        """Whole batches of validation samples, the same each time, without labels; empty where there are none."""
+        val = self._splits["val"]
+        assert val is not None, "carved where it is not given"
+        return self._loader(val, OnePass(len(val), self.batch_size, self.seed, self._world))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count a batch at the moment that it is used: what workers have read ahead does not count.
+
+        Lightning calls it once for each batch, before the step, and never while it reads ahead.
+        """
+        del dataloader_idx
+        trainer = self.trainer
+        if trainer is None or not isinstance(batch, Batch):
+            return batch
+        if trainer.training:
+            self.position += 1
+        if batch.bad is not None:
+            split, source = ("train", self.train) if trainer.training else ("val", self._splits["val"])
+            assert source is not None
+            for index in batch.bad.tolist():
+                self._report(split, source, index)
+        return batch
+
+    def split(self, name: SplitName) -> Labelled:
+        """Images and labels of a split, for phase 2, probes and monitors.
+
+        Raises:
+            ValueError: the data set has no such split, or it has no labels.
+        """
+        source = self._splits.get(name)
+        if source is None or len(source) == 0:
+            remedy = {"val": "give data.val_share above 0", "test": "give test data, or measure on val"}.get(name)
+            raise ValueError(f"{self.name} has no {name} split: {remedy or 'the splits are train, val and test'}.")
+        return Labelled(source, self._size, split=name, bad=self.bad_samples)
+
+    def test_split(self) -> Labelled:
+        """The split of the final measurement."""
+        return self.split("test")
+
+    def record(self) -> dict[str, Any]:
+        """What the run folder keeps of the data, as plain containers: facts, sizes of the splits and how they were carved."""
+        facts = self.facts
+        return {
+            "name": self.name,
+            "channels": facts.channels,
+            "size": list(facts.size),
+            "mean": list(facts.mean),
+            "std": list(facts.std),
+            "measured_on": self._measured_on,  # samples; 0: given, not measured
+            "classes": None if facts.classes is None else list(facts.classes),
+            "samples": {
+                "pretrain": self.num_samples,
+                **{key: len(s) if s is not None else 0 for key, s in self._splits.items()},
+            },
+            "val_share": self.val_share,
+            "split_seed": self.split_seed,
+            "seed": self.seed,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, what it is a position in, and the unreadable samples."""
+        return {"position": self.position, **self._identity(), "bad": self.bad_samples.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the state was saved.
+
+        Raises:
+            ValueError: it was saved with other data, another global batch or another seed.
+        """
+        now = self._identity()
+        other = [f"{key} is {now[key]} and was {state_dict[key]}" for key in now if now[key] != state_dict[key]]
+        if other:
+            raise ValueError(f"This run cannot go on with other data: {'; '.join(other)}. Give what the run began with.")
+        self.position = state_dict["position"]
+        self.bad_samples.load_state_dict(state_dict["bad"])
+
+    def _identity(self) -> dict[str, int]:
+        return {
+            "num_samples": self.num_samples,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "split_seed": self.split_seed,
+        }
+
+    @property
+    def _world(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    def _order(self) -> EndlessOrder:
+        return EndlessOrder(self.num_samples, self.batch_size, self.seed)
+
+    def _loader(self, source: Source, order: Order, start: int = 0) -> Loader:
+        if self.batch_size % self._world:
+            raise ValueError(
+                f"A batch of {self.batch_size} samples cannot be shared equally by {self._world} processes: give a "
+                f"data.batch_size that {self._world} divides."
+            )
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        stream = BatchStream(source, order, seed=self.seed, start=start, rank=rank, world=self._world, views=self._views)
+        if self.workers == 0:
+            return stream  # nothing that a DataLoader would add
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        own = torch.Generator().manual_seed(self.seed)  # a loader without one draws from the global one
+        return DataLoader(stream, batch_size=None, num_workers=self.workers, pin_memory=on_gpu, generator=own)
+
+    def _measure(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel, over all pixels of keyed-random training samples."""
+        quick = in_bulk(self.train, np.zeros(1, dtype=np.int64)) is not None
+        chosen = keyed.permutation(len(self.train), _MEASURE, self.split_seed)
+        chosen = chosen[: _MEASURED_IN_MEMORY if quick else _MEASURED_DECODED]
+        count, total, squares = 0, np.zeros(self.train.channels), np.zeros(self.train.channels)
+        for start in range(0, len(chosen), 256):
+            for image in self._readable(chosen[start : start + 256]):
+                pixels = image.to(torch.float64).flatten(1) / 255  # (C, pixels)
+                count += pixels.shape[1]
+                total += pixels.sum(1).numpy()
+                squares += pixels.square().sum(1).numpy()
+                self._measured_on += 1
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        if not (std > 0).all():
+            raise ValueError(
+                f"{self.name} cannot be normalised: a channel is constant in {len(chosen)} samples (std {std.tolist()})."
+            )
+        shown = ", ".join(f"{m:.4f} +- {s:.4f}" for m, s in zip(mean, std, strict=True))
+        rank_zero_info(f"{self.name}: mean and std measured on {self._measured_on} training samples: {shown}")
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+    def _readable(self, chosen: np.ndarray) -> list[torch.Tensor]:
+        images = in_bulk(self.train, chosen)
+        if images is not None:
+            return list(images)
+        found: list[torch.Tensor] = []
+        for index in chosen.tolist():
+            try:
+                image = self.train.read(index)
+            except BadSampleError as error:
+                self.bad_samples.report("train", self.train, index, str(error))
+                continue
+            found.append(image if self.train.size is not None else fit(image, self._size))
+        return found
+
+    def _report(self, split: str, source: Source, index: int) -> None:
+        """A worker says which samples are bad; why, says reading once more."""
+        if (split, index) in self.bad_samples.rows:
+            return
+        try:
+            source.read(index)
+            reason = "could not be read by the loader, and could be read when it was tried again"
+        except BadSampleError as error:
+            reason = str(error)
+        self.bad_samples.report(split, source, index, reason)
+
+
+def read_as(options: Options) -> int:
+    """Channels that files are decoded to: 3, RGB, unless the options say 1, grey.
+
+    Raises:
+        ValueError: another number.
+    """
+    channels = options.get("channels") or 3
+    if channels not in {1, 3}:
+        raise ValueError(f"channels={channels}: images are read as 3 (RGB) or 1 (grey).")
+    return channels
+
+
+def _checked_size(source: Source, size: int | Sequence[int] | None, name: str) -> tuple[int, int]:
+    given = (size, size) if isinstance(size, int) else None if size is None else tuple(int(n) for n in size)
+    if given is not None and (len(given) != 2 or min(given) < 1):
+        raise ValueError(f"size={list(given)} is no height and width: give data.size=[HEIGHT,WIDTH].")
+    if source.size is None:
+        if given is None:
+            raise ValueError(
+                f"The images of {name} may differ in size: give the one to work at, for example data.size=[96,96]."
+            )
+        return given[0], given[1]
+    if given is not None and given != tuple(source.size):
+        raise ValueError(
+            f"The images of {name} are {list(source.size)}, not size={list(given)}: leave data.size=null, and give the size "
+            "that the encoder should see to the views (views.size)."
+        )
+    return source.size
+
+
+def _check_facts(source: Source, channels: int | None, classes: int | None, name: str) -> None:
+    if channels is not None and channels != source.channels:
+        raise ValueError(
+            f"The images of {name} have {source.channels} channels, not channels={channels}: correct data.channels."
+        )
+    found = None if source.targets is None else len(source.classes or np.unique(source.targets))
+    if classes is not None and found != classes:
+        has = "no labels" if found is None else f"{found} classes"
+        raise ValueError(f"{name} has {has}, not classes={classes}: correct data.classes, or give null for what is there.")
+
+
+def _checked_statistics(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    if mean is None or std is None:
+        if mean is not std:
+            raise ValueError(
+                f"mean={mean} and std={std} belong together: give both, or null for both (then they are measured)."
+            )
+        return None
+    centre, spread = tuple(float(x) for x in mean), tuple(float(x) for x in std)
+    if len(centre) != channels or len(spread) != channels or min(spread) <= 0:
+        raise ValueError(
+            f"mean={list(centre)} and std={list(spread)} do not fit {channels} channels of values in 0..1: give {channels} "
+            "of each, std above 0."
+        )
+    return centre, spread

@@ -1,0 +1,84 @@
+"""Image bytes to pixels: every mode that files really have becomes RGB or grey, and what is damaged says so."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ssl_framework.types import BadSampleError
+
+MAX_PIXELS = 64_000_000
+"""Above it a file counts as damaged: a small file may claim to be an image that fills the memory."""
+
+_DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+_TRANSPARENT = {"LA", "La", "PA", "RGBA", "RGBa"}
+# What Pillow's readers raise on damaged files; anything else is a fault of ours and must be seen.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def decode(file: Path | bytes, channels: int) -> Tensor:
+    """Read one image.
+
+    The camera's rotation (EXIF) is applied. 16-bit values are divided by 257 (not cut off), floats must lie in 0..1 or 0..255,
+    transparent pixels lie on white, palettes and CMYK become RGB, and of several frames the first is taken.
+
+    Args:
+        file: a path, or the bytes of a file.
+        channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
+
+    Returns:
+        ``(channels, H, W)`` uint8.
+
+    Raises:
+        BadSampleError: it is no image, truncated, larger than `MAX_PIXELS`, or of a kind that has no meaning as a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadSampleError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+            return to_tensor(image, channels)
+    except _DAMAGE as error:
+        raise BadSampleError(f"{type(error).__name__}: {error}") from error
+
+
+def to_tensor(image: Image.Image, channels: int) -> Tensor:
+    """A Pillow image of any mode as ``(channels, H, W)`` uint8, upright; `decode` says how.
+
+    Raises:
+        BadSampleError: numbers outside what its mode can mean.
+        OSError: the file behind it is truncated.
+        ValueError: a mode that Pillow cannot convert.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _DEEP:
+        upright = _from_numbers(np.asarray(upright), limit=65535)
+    elif upright.mode == "F":
+        upright = _from_numbers(np.asarray(upright), limit=255)
+    if upright.mode in _TRANSPARENT or "transparency" in upright.info:
+        above = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
+    pixels = np.array(upright.convert("L" if channels == 1 else "RGB"))  # (H, W) or (H, W, 3), a copy that torch may own
+    tensor = torch.from_numpy(pixels)
+    return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def _from_numbers(values: np.ndarray, limit: int) -> Image.Image:
+    """Grey image of 16-bit integers or of floats."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= limit):  # NaN fails it too
+        raise BadSampleError(f"values from {low:g} to {high:g} are outside 0..{limit}")
+    scale = 255 / 65535 if limit == 65535 else 255 if high <= 1 else 1
+    return Image.fromarray(np.rint(values.astype(np.float64) * scale).astype(np.uint8))

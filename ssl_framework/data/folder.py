@@ -1,0 +1,160 @@
+"""Folders of image files: one folder a class, or no labels and any nesting."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from torch import Tensor
+
+from ssl_framework.data.datamodule import DataModule, Options, read_as
+from ssl_framework.data.decode import decode
+from ssl_framework.data.paths import existing
+from ssl_framework.data.split import carve
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+"""What counts as an image file, upper or lower case."""
+
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class FolderSource:
+    """Image files below a folder, in the order of their paths.
+
+    Hidden files and folders and what bears no image's name are not seen; links are followed once, so loops end.
+
+    Args:
+        root: the folder.
+        channels: 3 reads RGB, 1 reads grey.
+        labels: True: the first folders below `root` are the classes; False: there are no labels; None: classes if every image
+            lies in such a folder and none deeper.
+        classes: the names that the classes must be among, in their order (those of the training split).
+
+    Raises:
+        FileNotFoundError: no folder, or no image in it.
+        ValueError: a class without images, an image outside the classes, or a class that is not among `classes`.
+    """
+
+    def __init__(
+        self, root: Path, channels: int = 3, labels: bool | None = None, classes: tuple[str, ...] | None = None
+    ) -> None:
+        self._root = root
+        self._channels = channels
+        self._files = sorted(_images(root))
+        if not self._files:
+            raise FileNotFoundError(
+                f"There are no images in {root.absolute()}: put files with the endings {' '.join(sorted(EXTENSIONS))} into "
+                "it, or correct data.path."
+            )
+        if labels is None:
+            labels = all(len(file.parts) == 2 for file in self._files)
+        self._classes: tuple[str, ...] | None = None
+        self._targets: np.ndarray[Any, np.dtype[np.int64]] | None = None
+        if labels:
+            self._label(classes)
+
+    def _label(self, known: tuple[str, ...] | None) -> None:
+        outside = next((file for file in self._files if len(file.parts) == 1), None)
+        if outside is not None:
+            raise ValueError(f"{self._root / outside} lies in no class folder: move it into one, or give data.labels=false.")
+        folders = sorted(path.name for path in self._root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        names = [file.parts[0] for file in self._files]
+        empty = sorted(set(folders) - set(names))
+        if empty:
+            raise ValueError(
+                f"The class {empty[0]!r} has no images in {self._root / empty[0]}: put some into the folder, remove it, or "
+                "give data.labels=false."
+            )
+        self._classes = known or tuple(folders)
+        new = sorted(set(folders) - set(self._classes))
+        if new:
+            raise ValueError(
+                f"The class {new[0]!r} of {self._root} is not among the training classes {', '.join(self._classes)}."
+            )
+        number = {name: c for c, name in enumerate(self._classes)}
+        self._targets = np.array([number[name] for name in names], dtype=np.int64)
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """``(N,)`` int64, or None."""
+        return self._targets
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the class folders, or None."""
+        return self._classes
+
+    @property
+    def size(self) -> None:
+        """Files may differ in size."""
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return self._channels
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> Tensor:
+        """One ``(C, H, W)`` uint8 image."""
+        return decode(self._root / self._files[index], self._channels)
+
+    def name(self, index: int) -> str:
+        """The path."""
+        return str(self._root / self._files[index])
+
+
+def folder(
+    path: str | Path | None,
+    labels: bool | None = None,
+    test_share: float = 0.2,
+    **options: Unpack[Options],
+) -> DataModule:
+    """Your own images.
+
+    ``path/train``, ``path/val`` and ``path/test`` are the splits where there is a ``train``; else validation and test are
+    carved from all images of ``path``. Without labels nothing is carved for the test, since nothing could be measured on it.
+
+    Args:
+        path: the folder.
+        labels: whether the first folders are classes; None: if every image lies in one, and none deeper.
+        test_share: carved for the test split where there is no ``test``.
+        options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
+
+    Raises:
+        FileNotFoundError: no folder, or no image in it.
+        ValueError: no path, no size, or class folders that do not fit.
+    """
+    root = existing(path, "image folder")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root.absolute()} is not a folder: data.path is the folder of the images.")
+    channels = read_as(options)
+    below = sorted(path.name for path in root.iterdir() if path.is_dir())
+    parts = {_SPLITS[name]: root / name for name in below if name in _SPLITS} if "train" in below else {"train": root}
+    train = FolderSource(parts["train"], channels, labels)
+    has_labels = train.targets is not None
+    val, test = (
+        FolderSource(parts[name], channels, has_labels, train.classes) if name in parts else None for name in ("val", "test")
+    )
+    if test is None and has_labels:
+        stays, carved = carve(train, test_share, options.get("split_seed", 0))
+        return DataModule(stays, val, carved, name=str(root), **options)
+    return DataModule(train, val, test, name=str(root), **options)
+
+
+def _images(root: Path) -> Iterator[Path]:
+    """Paths of the image files below `root`, relative to it."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        for name in files:
+            path = Path(here) / name
+            if not name.startswith(".") and path.suffix.lower() in EXTENSIONS and path.is_file():
+                yield path.relative_to(root)

@@ -1,0 +1,133 @@
+"""A split with its labels: what phase 2, probes and monitors read. Pretraining never does."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as tv
+from torch import Tensor
+
+from ssl_framework import keyed
+from ssl_framework.data.bad import BadSamples
+from ssl_framework.data.split import by_class, in_bulk, origin
+from ssl_framework.types import BadSampleError, Source
+
+_SUBSET = 0x5B5E7  # names this use of the seed
+
+
+class Labelled:
+    """Images and labels of one split, in a fixed order, without randomness.
+
+    Args:
+        source: the samples of the split.
+        size: height and width that images of mixed sizes are brought to; images of one size stay as they are.
+        split: its name.
+        bad: the list of unreadable samples.
+        rows: ``(N,)`` positions in `source`; default all.
+
+    Attributes:
+        targets: ``(N,)`` int64 labels.
+        index: ``(N,)`` int64 positions in the data as they were loaded, for files of embeddings.
+        classes: names in the order of their numbers.
+
+    Raises:
+        ValueError: the source has no labels.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: tuple[int, int],
+        *,
+        split: str,
+        bad: BadSamples | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        if source.targets is None:
+            raise ValueError(
+                f"The {split} split has no labels, and what you ask for needs them: give images in folders by class, a label "
+                "column or an array of targets, or use another labelled data set."
+            )
+        self.source = source
+        self.size = size
+        self.split = split
+        self.rows = np.arange(len(source), dtype=np.int64) if rows is None else rows
+        self.targets = torch.from_numpy(source.targets[self.rows].astype(np.int64))
+        self.index = torch.from_numpy(origin(source)[self.rows])
+        count = int(source.targets.max()) + 1 if len(source) else 0
+        self.classes = source.classes or tuple(str(c) for c in range(count))
+        self._bad = bad if bad is not None else BadSamples()
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the whole data set, also where a subset lacks some."""
+        return len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, positions: Sequence[int] | Tensor | np.ndarray) -> Tensor:
+        """Images of these positions in the split: ``(B, C, H, W)`` uint8.
+
+        One that cannot be read is reported and replaced by the next readable one of its class, so that rows and labels stay in
+        step.
+
+        Raises:
+            ValueError: more than 1 % of the split cannot be read.
+        """
+        asked = torch.as_tensor(positions, dtype=torch.int64).numpy()
+        images = in_bulk(self.source, self.rows[asked])
+        if images is not None:
+            return images
+        if len(asked) == 0:
+            return torch.empty(0, self.source.channels, *self.size, dtype=torch.uint8)
+        return torch.stack([self._image(int(position)) for position in asked])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images ``(b, C, H, W)`` uint8 and labels ``(b,)``, in order, `size` at a time, the last one what is left."""
+        for start in range(0, len(self), size):
+            positions = range(start, min(start + size, len(self)))
+            yield self.images(positions), self.targets[start : start + size]
+
+    def subset(self, per_class: int, seed: int) -> "Labelled":
+        """A labelled budget; budgets of one seed are nested: those of 1 per class are among those of 10.
+
+        Args:
+            per_class: samples of each class.
+            seed: which ones.
+
+        Raises:
+            ValueError: a class has fewer.
+        """
+        chosen: list[np.ndarray] = []
+        for c, positions in enumerate(by_class(self.targets)):
+            if len(positions) < per_class:
+                raise ValueError(
+                    f"Class {self.classes[c]!r} has {len(positions)} {self.split} samples, fewer than the {per_class} per "
+                    f"class that you ask for: ask for {len(positions)} at most."
+                )
+            chosen.append(positions[keyed.permutation(len(positions), _SUBSET, seed, c)[:per_class]])
+        rows = self.rows[np.sort(np.concatenate(chosen))]
+        return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows)
+
+    def _image(self, position: int) -> Tensor:
+        own = int(self.rows[position])
+        assert self.source.targets is not None
+        alike = self.rows[(self.targets == self.targets[position]).numpy()]
+        for row in [own, *alike[alike > own].tolist(), *alike[alike < own].tolist()]:
+            try:
+                image = self.source.read(row)
+            except BadSampleError as error:
+                self._bad.report(self.split, self.source, row, str(error))
+                continue
+            return image if self.source.size is not None else fit(image, self.size)
+        raise ValueError(f"No {self.split} sample of class {self.classes[int(self.targets[position])]!r} can be read.")
+
+
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize with antialiasing until `size` is just covered and cut out the centre: ``(C, H, W)`` uint8, any to `size`."""
+    height, width = image.shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    covered = [max(size[0], math.floor(height * scale + 0.5)), max(size[1], math.floor(width * scale + 0.5))]
+    return tv.center_crop(tv.resize(image, covered, antialias=True), list(size))

@@ -1,0 +1,188 @@
+"""Images as bytes in a column: parquet shards on the disk, or a data set of the Hugging Face hub."""
+
+import re
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from torch import Tensor
+
+from ssl_framework.data.datamodule import DataModule, Options, read_as
+from ssl_framework.data.decode import decode
+from ssl_framework.data.paths import data_path
+from ssl_framework.data.split import carve
+from ssl_framework.types import BadSampleError
+
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+
+class ParquetSource:
+    """Rows of a table, decoded when they are read.
+
+    Args:
+        table: a `datasets.Dataset` whose image column yields bytes, or ``{"bytes": ..., "path": ...}``.
+        image_column: its name.
+        label_column: its name, or None for no labels.
+        channels: 3 reads RGB, 1 reads grey.
+        name: what the table is called in messages.
+        classes: names of the labels, in order (those of the training split); None: from the table, else the labels themselves.
+
+    Raises:
+        ValueError: a column that is not there, or a label that is not among `classes`.
+    """
+
+    def __init__(
+        self,
+        table: Any,
+        image_column: str,
+        label_column: str | None,
+        channels: int,
+        name: str,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        for column in filter(None, (image_column, label_column)):
+            if column not in table.column_names:
+                raise ValueError(
+                    f"{name} has no column {column!r}; it has {', '.join(table.column_names)}: give data.image_column= and "
+                    "data.label_column= (null: no labels)."
+                )
+        self._table = table.select_columns([image_column])
+        self._column = image_column
+        self._channels = channels
+        self._name = name
+        self._targets: np.ndarray | None = None
+        self._classes: tuple[str, ...] | None = None
+        if label_column is not None:
+            self._targets, self._classes = _numbered(table, label_column, classes, name)
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """``(N,)`` int64, or None."""
+        return self._targets
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names, or None."""
+        return self._classes
+
+    @property
+    def size(self) -> None:
+        """Rows may differ in size."""
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return self._channels
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def read(self, index: int) -> Tensor:
+        """One ``(C, H, W)`` uint8 image."""
+        cell = self._table[index][self._column]
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(data, bytes):
+            raise BadSampleError(f"the column {self._column!r} holds {type(data).__name__} here, not bytes of an image")
+        return decode(data, self._channels)
+
+    def name(self, index: int) -> str:
+        """Table and row."""
+        return f"{self._name}[{index}]"
+
+
+def parquet(
+    path: str | Path | None,
+    image_column: str = "img",
+    label_column: str | None = "label",
+    test_share: float = 0.2,
+    **options: Unpack[Options],
+) -> DataModule:
+    """A table of images.
+
+    Args:
+        path: a ``.parquet`` file, or a folder of shards whose names begin with train, val, validation or test (in that folder
+            or in ``data/`` below it); what is neither there nor an absolute path is taken for a name on the hub, and fetched.
+        image_column: holds the bytes.
+        label_column: holds the labels, numbers or names; None: no labels.
+        test_share: carved for the test split where the table has none and is labelled.
+        options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or no shards in it.
+        ValueError: no path, or a column that is not there.
+    """
+    given = data_path(path, "the parquet files")
+    channels = read_as(options)
+    tables = _tables(given, str(path))
+    if "train" not in tables:
+        raise ValueError(f"{path} has the splits {', '.join(tables)} and none called train: rename the shards.")
+    sources: dict[str, ParquetSource] = {}
+    for split in sorted(tables, key=lambda name: name != "train"):
+        known = sources["train"].classes if sources else None
+        name = f"{given.name}:{split}"
+        sources[split] = ParquetSource(
+            _undecoded(tables[split], image_column), image_column, label_column, channels, name, known
+        )
+    train, test = sources["train"], sources.get("test")
+    if test is None and label_column is not None:
+        stays, carved = carve(train, test_share, options.get("split_seed", 0))
+        return DataModule(stays, sources.get("val"), carved, name=str(path), **options)
+    return DataModule(train, sources.get("val"), test, name=str(path), **options)
+
+
+def shards(root: Path) -> dict[str, list[Path]]:
+    """Parquet files of a folder by split (train, val, test); files that name no split are training files.
+
+    Args:
+        root: a folder, or one file.
+    """
+    files = [root] if root.is_file() else sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        word = re.split(r"[-_.]", file.name)[0]
+        found.setdefault("train" if root.is_file() else _SPLITS.get(word, "train"), []).append(file)
+    return found
+
+
+def _tables(given: Path, text: str) -> dict[str, Any]:
+    """Tables by split."""
+    import datasets  # noqa: PLC0415  (takes a second, and only this needs it)
+
+    if given.exists():
+        files = shards(given)
+        if not files:
+            raise FileNotFoundError(f"There are no .parquet files in {given.absolute()}: correct data.path.")
+        return {
+            split: datasets.load_dataset("parquet", data_files=[str(p) for p in paths], split="train")
+            for split, paths in files.items()
+        }
+    if given.is_absolute() or not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise FileNotFoundError(
+            f"There are no parquet files at {given.absolute()}: correct data.path, or give the name of a hub data set "
+            "(owner/name)."
+        )
+    return {_SPLITS.get(str(split), str(split)): table for split, table in datasets.load_dataset(text).items()}
+
+
+def _undecoded(table: Any, column: str) -> Any:
+    """The hub marks image columns: without this, reading a row would decode it, and fail on a damaged one."""
+    import datasets  # noqa: PLC0415
+
+    marked = isinstance(table.features.get(column), datasets.Image)
+    return table.cast_column(column, datasets.Image(decode=False)) if marked else table
+
+
+def _numbered(table: Any, column: str, known: tuple[str, ...] | None, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as numbers from 0, and their names."""
+    labels = table[column][:]
+    own = getattr(table.features[column], "names", None)  # of a column that the hub marks as labels
+    if own is not None:
+        return np.asarray(labels, dtype=np.int64), tuple(own)
+    if any(label is None for label in labels):
+        raise ValueError(f"The column {column!r} of {name} has empty labels: fill them, or give data.label_column=null.")
+    classes = known or tuple(str(label) for label in sorted(set(labels)))
+    number = {label: c for c, label in enumerate(classes)}
+    new = sorted({str(label) for label in labels} - number.keys())
+    if new:
+        raise ValueError(f"The label {new[0]!r} of {name} is not among the training labels {', '.join(classes)}.")
+    return np.array([number[str(label)] for label in labels], dtype=np.int64), classes
