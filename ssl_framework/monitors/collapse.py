@@ -27,14 +27,16 @@ class Collapse(pl.Callback):
     A warning comes once for each kind, when a value has been low for `patience` looks in a row, and again only after it has
     recovered:
 
-    - complete collapse: the spread is below `min_std`, all samples look the same;
+    - complete collapse: the spread is below its limit, all samples look the same;
     - dimensional collapse: the rank is below `min_rank_share` of what the rows could show, few directions are used;
     - not finite: NaN or infinity.
 
     Args:
         every_n_steps: optimiser steps between two looks.
-        min_std: of about 1 for evenly spread directions. Measured: 0.21 for a fresh ViT, 0.28 and more for MAE, 0.17 and less
-            for a CNN after collapse.
+        min_projection_std: where a loss compares directions, about 1 is healthy. Measured: 0.53 and more for SimCLR and BYOL,
+            0.04 and less after a collapse.
+        min_embedding_std: a generative task has no reason to spread directions, its embeddings share a strong common part, so
+            the limit is lower. Measured: 0.04 for MAE in its first steps, 0.001 for a constant with noise.
         min_rank_share: measured: 0.05 for fresh ResNets and ViTs on images that look alike; rank 1 of 128 dimensions is 0.008.
         patience: looks in a row.
         max_dims: of wider features, that many keyed random dimensions are looked at: the cost of a rank grows with their cube.
@@ -45,7 +47,8 @@ class Collapse(pl.Callback):
     def __init__(
         self,
         every_n_steps: int = 50,
-        min_std: float = 0.2,
+        min_projection_std: float = 0.2,
+        min_embedding_std: float = 0.02,
         min_rank_share: float = 0.03,
         patience: int = 2,
         max_dims: int = 256,
@@ -55,7 +58,8 @@ class Collapse(pl.Callback):
             if value < 1:
                 raise ValueError(f"{name} is {value}: give at least 1")
         self._every = Every(every_n_steps)
-        self._min_std, self._min_rank_share, self._patience = min_std, min_rank_share, patience
+        self._min_std = {"projection": min_projection_std, "embedding": min_embedding_std}
+        self._min_rank_share, self._patience = min_rank_share, patience
         self._max_dims, self._max_rows = max_dims, max_rows
         self._rows: dict[str, Tensor] = {}
         self._low: dict[str, int] = {}
@@ -113,8 +117,8 @@ class Collapse(pl.Callback):
         self._judge(
             name,
             "complete collapse",
-            std < self._min_std,
-            f"all samples look nearly the same (spread {std:.3f}, 1 is healthy, the limit is {self._min_std:g})",
+            std < self._min_std[name],
+            f"all samples look nearly the same (spread {std:.3f}, 1 is healthy, the limit is {self._min_std[name]:g})",
         )
         self._judge(
             name,

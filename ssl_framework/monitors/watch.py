@@ -6,6 +6,7 @@ from typing import Literal, Protocol, cast, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -152,7 +153,9 @@ def gather(trainer: pl.Trainer, rows: Tensor) -> Tensor:
     """``(n, D)`` on each of W processes to ``(W * n, D)``, rank after rank, without a gradient."""
     if trainer.world_size == 1:
         return rows
-    return trainer.strategy.all_gather(rows.contiguous()).flatten(0, 1)
+    everyone = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(trainer.world_size)]
+    dist.all_gather(everyone, rows.contiguous())
+    return torch.cat(everyone)
 
 
 def log(trainer: pl.Trainer, module: pl.LightningModule, values: Mapping[str, float], prog_bar: bool = False) -> None:
