@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ssl_framework import keyed
 from ssl_framework.data.order import Order
 from ssl_framework.data.split import in_bulk
-from ssl_framework.types import BadSampleError, Batch, Source, ViewMaker, Views
+from ssl_framework.types import BadSampleError, Batch, Draw, Source, ViewMaker, Views
 
 _REPLACE = 0x2EF1  # names the stream of numbers that replacements come from
 _TRIES = 100
@@ -30,7 +30,7 @@ class BatchStream(IterableDataset[Batch]):
         start: the first global batch.
         rank: this process.
         world: processes; they share each batch equally, in the order of their ranks.
-        views: crops in the worker where the source's images differ in size.
+        views: draw for each batch, and crop in the worker where the source's images differ in size.
 
     Raises:
         ValueError: the images differ in size and there are no views.
@@ -59,7 +59,8 @@ class BatchStream(IterableDataset[Batch]):
         self.start = start
         self.rank = rank
         self.world = world
-        self.views = views if source.size is None else None
+        self.views = views
+        self._crops = source.size is None
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -79,15 +80,22 @@ class BatchStream(IterableDataset[Batch]):
         passes = torch.from_numpy(epoch[mine].copy())
         images = in_bulk(self.source, index[mine])
         if images is not None:
-            return Batch(images, None, torch.from_numpy(index[mine].copy()), passes)
+            chosen = torch.from_numpy(index[mine].copy())
+            return Batch(images, None, chosen, passes, draw=self._draw(chosen, passes))
         images, read, bad = self._read(index[mine], epoch[mine], avoid=index)
         found = torch.tensor(read, dtype=torch.int64)
         unreadable = torch.tensor(bad, dtype=torch.int64) if bad else None
-        if self.views is None:
-            return Batch(torch.stack(images), None, found, passes, bad=unreadable)
+        draw = self._draw(found, passes)
+        if not self._crops:
+            return Batch(torch.stack(images), None, found, passes, bad=unreadable, draw=draw)
+        assert self.views is not None
         crops = [self.views.crop(images[i], self.views.draw(found[i : i + 1], passes[i : i + 1])) for i in range(share)]
         nothing = torch.empty(share, 0, dtype=torch.uint8)
-        return Batch(nothing, None, found, passes, _join(crops, found), unreadable, self.views.draw(found, passes))
+        return Batch(nothing, None, found, passes, _join(crops, found), unreadable, draw)
+
+    def _draw(self, index: Tensor, epoch: Tensor) -> Draw | None:
+        """Drawn here, on the CPU, so that nothing waits for a device; None where no views are attached."""
+        return None if self.views is None else self.views.draw(index, epoch)
 
     def _read(self, index: np.ndarray, epoch: np.ndarray, avoid: np.ndarray) -> tuple[list[Tensor], list[int], list[int]]:
         """Images, the samples that they are, and the samples that could not be read."""
