@@ -74,7 +74,7 @@ class SaveRun(Checkpoint):
         step = self._saved = trainer.global_step
         target = checkpoint_dir(trainer.default_root_dir) / f"step-{step:09d}.ckpt"
         temporary = target.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)  # False: the optimiser and the loops too
         state = full_state(module.exported())  # every rank takes part where tensors are sharded
         if trainer.is_global_zero:
             sync_and_rename(temporary, target)
