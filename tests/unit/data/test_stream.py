@@ -152,3 +152,15 @@ def test_batches_survive_collation_to_a_device(kit: Any) -> None:
     )
     assert isinstance(batch, Batch)
     assert batch.crops is None
+
+
+def test_a_replacement_is_not_a_sample_of_the_same_batch_while_there_are_others(kit: Any) -> None:
+    order = EndlessOrder(40, 30, 0)
+    stream = BatchStream(kit.numbers(40, (3, 9)), order)
+    batches = [stream.batch(k) for k in range(12)]
+    replaced = [b for k, b in enumerate(batches) if b.bad is not None and len(set(order.batch(k)[0])) == 30]
+    assert len(replaced) > 2
+    for k, batch in enumerate(batches):
+        assert not (set(batch.index.tolist()) - set(order.batch(k)[0].tolist())) & {3, 9}
+        new = [i for i, j in zip(batch.index.tolist(), order.batch(k)[0].tolist(), strict=True) if i != j]
+        assert not set(new) & set(order.batch(k)[0].tolist())
