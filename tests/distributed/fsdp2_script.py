@@ -9,9 +9,9 @@ from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ssl_framework import run  # noqa: E402
-from ssl_framework.optim import lars  # noqa: E402
-from support import digits_data, small  # noqa: E402
+from ssl_framework import run
+from ssl_framework.optim import lars
+from support import digits_data, small
 
 
 def main(task: str, folder: str, kind: str) -> None:
@@ -32,7 +32,7 @@ def main(task: str, folder: str, kind: str) -> None:
     trainer.fit(module, data)
     if kind != "single":
         assert all(isinstance(p, DTensor) for p in module.encoder.parameters())
-    print(f"rank {trainer.global_rank}: done {trainer.global_step} steps")
+    sys.stdout.write(f"rank {trainer.global_rank}: done {trainer.global_step} steps\n")
 
 
 if __name__ == "__main__":
