@@ -1,0 +1,13 @@
+"""One module a verb of the command line, each with a function ``run(settings)`` that Python may call as well.
+
+This file imports nothing: listing the verbs, help and error messages need neither torch nor Lightning.
+"""
+
+VERBS: dict[str, str] = {
+    "pretrain": "pretrain an encoder on unlabelled data with a pretext task",
+    "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",
+    "evaluate": "measure a frozen encoder by kNN and linear probe, beside its floors",
+    "embed": "write embeddings with ids and labels, as .npz or .parquet",
+    "tasks": "list the pretext tasks: what they predict, and what keeps them from collapse",
+    "demo": "pretrain and transfer on handwritten digits, and show that it paid, in under 3 minutes",
+}

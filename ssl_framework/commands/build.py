@@ -1,0 +1,196 @@
+"""Objects from settings, in the order in which each needs the one before: data, facts, views, encoder, task, trainer."""
+
+import inspect
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from ssl_framework import run
+from ssl_framework.checkpoint import Loaded, load_encoder
+from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.explain import did_you_mean
+from ssl_framework.data import DataModule
+from ssl_framework.optim import OptimizerSpec
+from ssl_framework.types import Encoder, Facts, ViewMaker
+
+PRECISIONS = {
+    "32": "32-true",
+    "32-true": "32-true",
+    "64": "64-true",
+    "64-true": "64-true",
+    "bf16": "bf16-mixed",
+    "bf16-mixed": "bf16-mixed",
+    "16": "16-mixed",
+    "16-mixed": "16-mixed",
+}
+
+
+def make(node: Settings, **objects: Any) -> Any:
+    """Call a node's ``_target_`` with its plain values and these objects.
+
+    Objects are handed over past Hydra, which would copy them. Nodes come from our `conf` and the command line only: whoever
+    writes them decides what is called.
+    """
+    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**objects)
+
+
+def data(settings: Settings, node: str = "data") -> DataModule:
+    """The data module, of another node for labelled data that is not the pretraining's."""
+    return make(settings[node])
+
+
+def views(node: Settings, facts: Facts) -> ViewMaker:
+    """The view maker, with size, mean and standard deviation of the data where the settings leave them open."""
+    given = {key: value for key, value in node.items() if value is not None}
+    fill = {key: getattr(facts, key) for key in ("size", "mean", "std") if key not in given}
+    return make(given, **fill)
+
+
+def encoder(settings: Settings, facts: Facts, maker: ViewMaker) -> Encoder:
+    """The encoder: of a file if one is named, else fresh, for the channels of the data and the size of the views."""
+    if settings["encoder_file"] is not None:
+        return load(settings["encoder_file"], facts).encoder
+    node = settings["encoder"]
+    known = {"in_chans": facts.channels, "img_size": list(maker.size)}
+    return make({**node, **{key: value for key, value in known.items() if key in node and node[key] is None}})
+
+
+def load(path: str, facts: Facts) -> Loaded:
+    """An encoder from its file, for this data.
+
+    Raises:
+        ValueError: it was trained on images of another number of channels.
+    """
+    loaded = load_encoder(path)
+    channels = loaded.preprocessing["channels"]
+    if channels != facts.channels:
+        raise ValueError(
+            f"encoder_file={path} was trained on images of {channels} channels, and these have {facts.channels}: "
+            f"take data that it suits, data.channels={channels} where the data has that key, or another encoder."
+        )
+    return loaded
+
+
+def optimizer(settings: Settings) -> OptimizerSpec:
+    """The optimiser, before there are parameters."""
+    return make(settings["optimizer"])
+
+
+def monitors(settings: Settings, main: DataModule) -> list[pl.Callback]:
+    """The monitors; those that ask for labelled data get `labelled_data` if it was chosen, else the data of the run."""
+    nodes = [node for node in (settings.get("monitors") or {}).values() if node is not None]
+    wants = ["data" in inspect.signature(hydra.utils.get_object(node["_target_"])).parameters for node in nodes]
+    labelled = data(settings, "labelled_data") if settings.get("labelled_data") and any(wants) else main
+    return [make(node, **({"data": labelled} if want else {})) for node, want in zip(nodes, wants, strict=True)]
+
+
+def loggers(settings: Settings) -> list[Logger]:
+    """The loggers.
+
+    Raises:
+        ValueError: the package of one is not installed.
+    """
+    nodes = settings["logger"] or {}
+    for package in ("wandb", "mlflow"):
+        if package in nodes and find_spec(package) is None:
+            raise ValueError(f'logger={package} needs a package that is not installed: pip install "ssl-framework[{package}]".')
+    return [make({key: value for key, value in node.items() if value is not None}) for node in nodes.values()]
+
+
+def precision(settings: Settings, accelerator: str) -> str:
+    """Lightning's name of the precision.
+
+    Raises:
+        ValueError: there is none of that name, or fp16 on a CPU.
+    """
+    asked = str(settings["precision"])
+    if asked not in PRECISIONS:
+        raise ValueError(f"precision={asked}: no such precision. {did_you_mean(asked, ['32', 'bf16-mixed', '16-mixed'])}")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if asked.startswith("16") and on_cpu:
+        raise ValueError(f"precision={asked} needs a CUDA GPU: on a CPU take bf16-mixed or 32.")
+    return PRECISIONS[asked]
+
+
+def trainer(
+    settings: Settings,
+    module_data: Any,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    *,
+    accelerator: str,
+    devices: int | str | list[int],
+    num_nodes: int,
+    strategy: str | Settings,
+    max_epochs: float | None,
+    max_steps: int | None,
+    accumulate_grad_batches: int,
+    gradient_clip_val: float | None,
+    val_check_interval: int | None,
+    limit_val_batches: int | float | None,
+    log_every_n_steps: int,
+    progress_bar: bool,
+    deterministic: bool | str | None,
+) -> pl.Trainer:
+    """A Trainer that counts steps: `max_steps` of them, or as many as `max_epochs` passes over the data take.
+
+    The other arguments are Lightning's, except that a validation comes every `val_check_interval` optimiser steps.
+    """
+    return run.trainer(
+        epochs=max_epochs if max_steps is None else None,
+        steps=max_steps,
+        data=module_data,
+        accumulate=accumulate_grad_batches,
+        val_every=None if val_check_interval is None else val_check_interval * accumulate_grad_batches,
+        default_root_dir=str(folder),
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=make(strategy) if isinstance(strategy, dict) else strategy,
+        precision=precision(settings, accelerator),
+        gradient_clip_val=gradient_clip_val,
+        limit_val_batches=limit_val_batches,
+        log_every_n_steps=log_every_n_steps,
+        enable_progress_bar=progress_bar,
+        deterministic=deterministic,
+        logger=loggers(settings) or False,
+        callbacks=callbacks,
+    )
+
+
+def trainer_keys(settings: Settings) -> Settings:
+    """The keys of `trainer` that the Trainer takes; the others are the module's and the checkpoint callback's."""
+    others = ("compile", "checkpoint_every_n_steps", "keep_checkpoints")
+    return {key: value for key, value in settings["trainer"].items() if key not in others}
+
+
+def device(accelerator: str) -> torch.device:
+    """Where an encoder is run without a Trainer.
+
+    Raises:
+        ValueError: no such accelerator, or it is not there.
+    """
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"accelerator={accelerator}: no such accelerator. {did_you_mean(accelerator, ['auto', 'cpu', 'gpu'])}")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("accelerator=gpu: there is no CUDA GPU here. Take accelerator=cpu.")
+    return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def parameters(module: nn.Module) -> float:
+    """Millions of parameters."""
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def moved(settings: Settings, to: Path) -> Settings:
+    """The settings with loggers that write into another folder than the run's."""
+    old = settings["run"]["dir"]
+    nodes = settings["logger"] or {}
+    there = {name: {key: str(to) if value == old else value for key, value in node.items()} for name, node in nodes.items()}
+    return {**settings, "logger": there}

@@ -1,0 +1,231 @@
+"""From the words of a command line to one configuration, with Hydra underneath and its mistakes put into one sentence."""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from ssl_framework.commands import explain
+from ssl_framework.paths import conf_dir
+
+Settings = dict[str, Any]
+"""A resolved configuration: plain containers only."""
+
+DATA_ROOT = "SSL_FRAMEWORK_DATA"
+INHERITED = "resume", "from_run"  # keys whose run lends its own words to the command line
+NOT_LENT = "run.dir", "resume", "from_run", "hydra."  # words that belong to one run only
+
+
+@contextmanager
+def configuration() -> Generator[None]:
+    """Hydra, reading our `conf` folder, for as long as the block lasts; what stood there before comes back."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def compose(verb: str, words: Sequence[str] = (), *, folder: str | None = None) -> Settings:
+    """The settings of a run, resolved: ``compose("pretrain", ["pretext=mae", "seed=1"])``.
+
+    Args:
+        verb: a verb of the command line.
+        words: its ``key=value`` words.
+        folder: the run folder; ``run.dir=`` or the default where it is None.
+
+    Raises:
+        ValueError: a misspelt key, group or choice, a value of the wrong kind, a missing value; the message has the nearest
+            right one.
+    """
+    words = inherited(verb, words)
+    return resolved(checked(verb, words), verb=verb, words=words, folder=folder)
+
+
+def checked(verb: str, words: Sequence[str]) -> DictConfig:
+    """Compose once, without running anything, to find what is wrong with the words; with the node `hydra`.
+
+    Words of a sweep are tried with the first of their values, after all values were checked.
+    """
+    overrides = explain.parse(words)
+    groups = explain.groups_of(verb)
+    explain.check_choices(overrides, groups)
+    single = [first_of(o) for o in overrides]
+    choices = [w for w, o in zip(single, overrides, strict=True) if explain.is_choice(o, groups)]
+    with configuration():
+        plain = _compose(verb, choices)
+        if views := suited_views(plain, words):
+            single.append(views)
+            plain = _compose(verb, [*choices, views])
+        explain.check_keys(verb, overrides, plain, groups)
+        return _compose(verb, single)
+
+
+def suited_views(cfg: DictConfig, words: Sequence[str]) -> str | None:
+    """The word that replaces a pretext's views on data that they would spoil, as `views_for` of the configuration says.
+
+    None where the user chose views, or nothing is to be replaced.
+    """
+    if any(w.startswith("views=") for w in words) or "views_for" not in cfg:
+        return None
+    chosen = cfg.hydra.runtime.choices
+    better = (cfg.views_for.get(chosen.data) or {}).get(chosen.views)
+    return f"views={better}" if better else None
+
+
+def _compose(verb: str, words: list[str]) -> DictConfig:
+    try:
+        return hydra.compose(verb, words, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"{' '.join(words) or verb}: {explain.first_line(error)}") from error
+
+
+def first_of(override: Override) -> str:
+    """The word itself, or with the first value of its sweep."""
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return cast(str, override.input_line)
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+
+
+def resolved(cfg: DictConfig, *, verb: str, words: Sequence[str], folder: str | None = None) -> Settings:
+    """Plain settings: interpolations done, the data root filled in, nothing missing.
+
+    Args:
+        cfg: what Hydra composed, with or without its own node.
+        verb: the verb, which is written down.
+        words: the words of the command line, which are written down and lent to `resume` and `from_run`.
+        folder: the run folder; `run.dir` or its default where it is None.
+
+    Raises:
+        ValueError: a value that has no default was not given.
+    """
+    choices = dict(cfg.hydra.runtime.choices) if "hydra" in cfg else {}
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+        if OmegaConf.is_missing(cfg, "data_root") and os.environ.get(DATA_ROOT):
+            cfg.data_root = os.environ[DATA_ROOT]
+        cfg.run.dir = folder or cfg.run.dir or default_folder(verb, choices)
+        cfg.run.verb = verb
+        cfg.run.words = [w for w in words if not w.startswith("hydra")]
+        for key in set(cfg) - explain.nodes_of(verb):
+            cfg.pop(key)  # debug=short speaks of every verb's keys
+    try:
+        settings = cast(Settings, OmegaConf.to_container(cfg, resolve=True))
+    except InterpolationToMissingValueError as error:
+        raise ValueError(
+            f"{error.full_key} is not known: give {error.full_key}=PATH, or data_root=FOLDER that holds the data sets, "
+            f"or set {DATA_ROOT}."
+        ) from error
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key}: {explain.first_line(error)}") from error
+    if settings["data_root"] == "???":
+        settings["data_root"] = None
+    missing = sorted(OmegaConf.missing_keys(OmegaConf.create(settings)))
+    if missing:
+        raise ValueError(f"{missing[0]} has no default: give {missing[0]}=...{explain.hint_of(verb, missing[0])}")
+    return settings
+
+
+def default_folder(verb: str, choices: dict[str, str]) -> str:
+    """``runs/VERB/DATE_TIME-PRETEXT-DATA``, as far as the verb has them."""
+    now = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    names = [str(choices[group]) for group in ("pretext", "data") if choices.get(group)]
+    return str(Path("runs", verb, "-".join([now, *names])))
+
+
+def inherited(verb: str, words: Sequence[str]) -> list[str]:
+    """The words, after those of the run that ``resume=RUN`` or ``from_run=RUN`` names: the user's own come last and win.
+
+    ``resume`` and pretrain's ``from_run`` take all words of that run; the other verbs take its data only, and its encoder.
+
+    Raises:
+        ValueError: there is no run in that folder, or it belongs to another verb.
+    """
+    given = dict(w.split("=", 1) for w in words if w.startswith(tuple(f"{key}=" for key in INHERITED)))
+    given = {key: unquoted(value) for key, value in given.items() if unquoted(value) not in ("null", "")}
+    if not given:
+        return list(words)
+    if len(given) > 1:
+        raise ValueError("resume= continues a run and from_run= begins another one: give one of them.")
+    ((key, folder),) = given.items()
+    saved = saved_settings(folder, key)
+    lent = words_of(saved)
+    if key == "resume" and saved["run"]["verb"] != verb:
+        raise ValueError(f"resume={folder}: that is a run of `{saved['run']['verb']}`, not of `{verb}`.")
+    if key == "from_run" and verb != "pretrain":
+        lent = [w for w in lent if w.startswith(("data=", "data.", "data_root="))]
+        if any(w.startswith("data=") for w in words):
+            lent = []
+        if not any(w.startswith("encoder_file=") for w in words):
+            lent.append(f"encoder_file={quoted(folder)}")
+    return latest([w for w in lent if not _overruled(w, words)] + list(words))
+
+
+def latest(words: Sequence[str]) -> list[str]:
+    """The words without those that a later one of the same key repeals."""
+    return list({word.split("=", 1)[0]: word for word in words}.values())
+
+
+def _overruled(lent: str, words: Sequence[str]) -> bool:
+    """Whether a lent ``group.key=`` belongs to a choice that the user replaces by ``group=other``."""
+    node = lent.split("=", 1)[0].split(".", 1)[0]
+    return "." in lent.split("=", 1)[0] and any(w.startswith(f"{node}=") for w in words)
+
+
+def words_of(saved: Settings) -> list[str]:
+    """The words that a run was made with, without those that belong to that run alone."""
+    return [w for w in saved["run"]["words"] if not w.startswith(NOT_LENT)]
+
+
+def saved_settings(folder: str | Path, key: str = "resume") -> Settings:
+    """The settings that a run folder was made with.
+
+    Raises:
+        ValueError: no run folder.
+    """
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"{key}={folder}: no config.yaml there. Give the folder of a run{_newest()}.")
+    saved = yaml.safe_load(file.read_text())
+    if not isinstance(saved, dict) or "words" not in (saved.get("run") or {}):
+        raise ValueError(f"{key}={folder}: {file} was not written by this program.")
+    return saved
+
+
+def refuse_used(folder: Path) -> None:
+    """Stop before a run writes among the files of another.
+
+    Raises:
+        ValueError: there is something in the folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        resume = f", or resume={folder} to continue that run" if (folder / "checkpoints").is_dir() else ""
+        raise ValueError(f"run.dir={folder} is not empty: give another folder{resume}.")
+
+
+def _newest() -> str:
+    runs = sorted(Path("runs").glob("*/*/config.yaml"), key=lambda file: file.stat().st_mtime)
+    return f", for example {runs[-1].parent}" if runs else ""
+
+
+def quoted(text: str) -> str:
+    """A value that Hydra reads back as the same text, whatever is in it."""
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def unquoted(text: str) -> str:
+    """A value without the quotes that Hydra would take away."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

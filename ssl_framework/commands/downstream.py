@@ -1,0 +1,114 @@
+"""``ssl-framework downstream``: an encoder, cut, with a task head, trained on labels and measured on test."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+
+from ssl_framework import report
+from ssl_framework.checkpoint import Loaded, SaveRun
+from ssl_framework.commands import build, folder
+from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.console import say
+from ssl_framework.commands.errors import StoppedError
+from ssl_framework.data import DataModule
+from ssl_framework.downstream import DownstreamModule, LabelledData
+from ssl_framework.encoders import random_like
+from ssl_framework.types import Facts, ViewMaker
+from ssl_framework.views.preprocessing import plain
+
+Row = dict[str, Any]
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Transfer once for each seed.
+
+    Args:
+        settings: of `compose("downstream", ...)`.
+
+    Returns:
+        ``run``, the folder; ``rows``, one a seed with method, budget, seed and the metrics of test; ``accuracy``, their mean
+        where the task has one.
+
+    Raises:
+        ValueError: what the user asked for does not fit together; nothing was trained.
+        StoppedError: Ctrl-C.
+    """
+    if settings["seeds"] < 1:
+        raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
+    build.precision(settings, settings["trainer"]["accelerator"])
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    data = build.data(settings)
+    loaded = build.load(settings["encoder_file"], data.facts)
+    home = folder.begin(settings)
+    rows: list[Row] = []
+    for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
+        rows.append(_transfer(settings, loaded, data, seed, home))
+        say(f"seed {seed}: " + ", ".join(f"{k} {v:.4f}" for k, v in rows[-1].items() if isinstance(v, float)))
+    result: dict[str, Any] = {"run": str(home), "rows": rows}
+    if all("accuracy" in row for row in rows):
+        result["accuracy"] = sum(row["accuracy"] for row in rows) / len(rows)
+        say("", report.text(rows))
+    folder.write_results(home, {"encoder_file": settings["encoder_file"], **result})
+    return result
+
+
+def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, home: Path) -> Row:
+    budget, options = settings["labels_per_class"], settings["trainer"]
+    inside = home if settings["seeds"] == 1 else home / f"seed-{seed}"
+    labelled = split(data, budget, seed)
+    made = module(settings, loaded, data.facts, seed)
+    saver = SaveRun(
+        options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
+    )
+    trainer = build.trainer(build.moved(settings, inside), labelled, inside, [saver], **build.trainer_keys(settings))
+    try:
+        trainer.fit(made, datamodule=labelled)
+        measured = cast(list[dict[str, float]], trainer.test(made, datamodule=labelled, verbose=False))[0]
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise StoppedError(f"stopped by Ctrl-C at seed {seed}; what was measured before is printed above.") from None
+    metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
+    return {"method": _method(settings), "budget": "all" if budget is None else budget, "seed": seed, **metrics}
+
+
+def split(data: DataModule, labels_per_class: int | None, seed: int) -> LabelledData:
+    """The splits of the data, with so many labels to learn from."""
+    train = data.split("train")
+    if labels_per_class is not None:
+        train = train.subset(labels_per_class, seed)
+    val = data.split("val") if data.val_share > 0 else None
+    return LabelledData(train, val, data.test_split(), batch_size=data.batch_size, workers=data.workers, seed=seed)
+
+
+def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> DownstreamModule:
+    """The encoder of the file, or its like with fresh weights, with the head of the task."""
+    node = settings["task"]
+    if "num_classes" in node and node["num_classes"] is None:
+        if facts.classes is None:
+            raise ValueError("these data have no labels, and a task needs them: choose labelled data with data=.")
+        node = {**node, "num_classes": len(facts.classes)}
+    return DownstreamModule(
+        random_like(loaded.encoder, seed) if settings["scratch"] else loaded.encoder,
+        build.make(node),
+        freezing=build.make(settings["freezing"]),
+        preprocessing=loaded.preprocessing,
+        optimizer=build.optimizer(settings),
+        cut=settings["cut"],
+        views=_augmentation(settings, loaded, facts),
+        seed=seed,
+    )
+
+
+def _augmentation(settings: Settings, loaded: Loaded, facts: Facts) -> ViewMaker | None:
+    if settings.get("views") is None:
+        return None
+    seen = plain(**loaded.preprocessing)  # augmentation normalises as the encoder is used to
+    return build.views(settings["views"], facts._replace(size=seen.size, mean=seen.mean, std=seen.std))
+
+
+def _method(settings: Settings) -> str:
+    policy = str(settings["freezing"]["_target_"]).rsplit(".", 1)[-1].lower()
+    words = ["scratch" if settings["scratch"] else "pretrained", "fine-tuned" if policy == "full" else policy]
+    return ", ".join([*words, *([f"cut {settings['cut']}"] if settings["cut"] else [])])

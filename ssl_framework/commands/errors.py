@@ -1,0 +1,41 @@
+"""Which errors are a user's mistake, and the sentence that they are told in."""
+
+import traceback
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PATH_ERRORS = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError
+
+
+class StoppedError(Exception):
+    """Ctrl-C. The message says what was kept and how to go on."""
+
+
+def sentence(error: BaseException) -> str | None:
+    """The message for a mistake of the user's; None for a fault of the program's, whose traceback is wanted.
+
+    A mistake is a `ValueError` that our own code raised, a path that is not there, a Trainer's setting that this machine has
+    not, a constructor's argument that does not exist; also where it comes wrapped by Hydra.
+    """
+    while isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, _PATH_ERRORS) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or 'cannot be opened').lower()}."
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; not imported, because that takes seconds
+        return str(error).strip()
+    if isinstance(error, OmegaConfBaseException | HydraException):
+        return str(error).strip().split("\n")[0]
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return str(error)
+    if isinstance(error, (ValueError, *_PATH_ERRORS)) and _ours(error):
+        return str(error).strip()
+    return None
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether the line that raised stands in this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and _PACKAGE in Path(frames[-1].filename).resolve().parents

@@ -1,0 +1,156 @@
+"""The folder of a run: what it was made with, on what, and how it goes on."""
+
+import copy
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning.utilities import rank_zero_only
+
+from ssl_framework import __version__
+from ssl_framework.commands import compose
+from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.console import is_first
+
+# A resumed run may change how it is run and watched, and where the same data lies; never what is trained.
+_MAY_CHANGE = (
+    "trainer.",
+    "logger.",
+    "monitors.",
+    "labelled_data.",
+    "precision",
+    "data.workers",
+    "data.path",
+    "data_root",
+    "run.",
+    "resume",
+)
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "lightly", "timm", "numpy")
+
+
+def begin(settings: Settings) -> Path:
+    """Make the run folder and write ``config.yaml`` and ``environment.json`` into it.
+
+    Raises:
+        ValueError: there are files in it already; it would be unclear which run they belong to.
+    """
+    folder = Path(settings["run"]["dir"])
+    if is_first():
+        compose.refuse_used(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(folder / "config.yaml", settings)
+        write_json(folder / "environment.json", environment())
+    return folder
+
+
+def go_on(settings: Settings) -> Settings:
+    """The settings of a run to be resumed: those it was made with, and what the new words change.
+
+    Raises:
+        ValueError: they change what is trained; the message names the keys.
+    """
+    run = settings["resume"]
+    saved = compose.saved_settings(run)
+    old = flat(compose.compose(saved["run"]["verb"], compose.words_of(saved), folder=run))
+    new = flat(settings)
+    changed = [key for key in (*old, *(k for k in new if k not in old)) if old.get(key) != new.get(key)]
+    refused = [key for key in changed if not key.startswith(_MAY_CHANGE)]
+    if refused:
+        names = ", ".join(f"{key} (was {old.get(key)}, now {new.get(key)})" for key in refused[:4])
+        more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
+        raise ValueError(
+            f"resume={run} continues a run as it was begun, and these differ: {names}{more}. Leave them out, or begin anew."
+        )
+    merged = copy.deepcopy(saved)
+    for key in changed:
+        _set(merged, key.split("."), new.get(key))
+    merged["resume"], merged["run"] = run, {**settings["run"], "dir": run}
+    if is_first():
+        _note_resumption(Path(run), merged)
+    return merged
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys."""
+    if not isinstance(settings, dict) or not settings:
+        return {prefix.removesuffix("."): settings}
+    return {name: value for key, node in settings.items() for name, value in flat(node, f"{prefix}{key}.").items()}
+
+
+def environment() -> dict[str, Any]:
+    """What the bits of a run depend on, and how it was started."""
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "ssl_framework": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def commit() -> str | None:
+    """The commit that this code was checked out from, with ``+`` if files differ from it; None for an installed package."""
+    home = Path(__file__).resolve().parents[2]
+    if not (home / ".git").exists():
+        return None
+    try:
+        head = _git(home, "rev-parse", "HEAD")
+        return head + ("+" if _git(home, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout that is another user's
+        return None
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Plain YAML, in the order of the settings, whole or not at all."""
+    _replace(path, yaml.safe_dump(content, sort_keys=False))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON, whole or not at all."""
+    _replace(path, json.dumps(content, indent=2) + "\n")
+
+
+@rank_zero_only
+def write_results(folder: Path, results: Any) -> None:
+    """``results.json`` of a run, by one process."""
+    write_json(folder / "results.json", results)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _note_resumption(folder: Path, settings: Settings) -> None:
+    write_yaml(folder / "config.yaml", {**settings, "resume": None})
+    file = folder / "environment.json"
+    first = json.loads(file.read_text()) if file.is_file() else {}
+    first["resumed"] = [*first.get("resumed", []), environment()]
+    write_json(file, first)
+
+
+def _set(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        if not isinstance(node.get(name), dict):
+            node[name] = {}
+        node = node[name]
+    node[path[-1]] = value
+
+
+def _git(home: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(home), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

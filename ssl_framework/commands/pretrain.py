@@ -1,0 +1,108 @@
+"""``ssl-framework pretrain``: an encoder from unlabelled data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+
+from ssl_framework import __version__
+from ssl_framework.checkpoint import SaveRun, last_checkpoint
+from ssl_framework.commands import build, folder
+from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.console import say
+from ssl_framework.commands.errors import StoppedError
+from ssl_framework.commands.metrics_file import MetricsFile
+from ssl_framework.data import DataModule
+from ssl_framework.pretext import PretextModule
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Pretrain and save the encoder.
+
+    Args:
+        settings: of `compose("pretrain", ...)`.
+
+    Returns:
+        ``run``, the folder; ``steps``; and the last value of everything that was logged.
+
+    Raises:
+        ValueError: what the user asked for does not fit together; nothing was trained.
+        StoppedError: Ctrl-C.
+    """
+    resume = settings["resume"]
+    if resume is not None:
+        settings = folder.go_on(settings)
+    checkpoint = last_checkpoint(resume) if resume is not None else None
+    build.precision(settings, settings["trainer"]["accelerator"])
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    data = build.data(settings)
+    module = pretext(settings, data)
+    home = Path(settings["run"]["dir"]) if resume is not None else folder.begin(settings)
+    _note_facts(home, data)
+    trainer = _trainer(settings, data, home)
+    say(_headline(module, data, trainer, home))
+    _fit(trainer, module, data, checkpoint, home)
+    say(f"encoder: {home / 'encoder.safetensors'}", f"next:    ssl-framework evaluate from_run={home}")
+    return {"run": str(home), "steps": trainer.global_step, **{k: float(v) for k, v in trainer.callback_metrics.items()}}
+
+
+def pretext(settings: Settings, data: DataModule) -> PretextModule:
+    """The task, its encoder inside, ready to be fitted on the data."""
+    views = build.views(settings["views"], data.facts)
+    encoder = build.encoder(settings, data.facts, views)
+    return build.make(
+        settings["pretext"],
+        encoder=encoder,
+        views=views,
+        optimizer=build.optimizer(settings),
+        seed=settings["seed"],
+        compile=settings["trainer"]["compile"],
+    )
+
+
+def _trainer(settings: Settings, data: DataModule, home: Path) -> pl.Trainer:
+    options = settings["trainer"]
+    history = {"data": data.name, "seed": settings["seed"], "version": __version__, "began_from": settings["encoder_file"]}
+    saver = SaveRun(options["checkpoint_every_n_steps"], options["keep_checkpoints"], history)
+    callbacks = [*build.monitors(settings, data), saver]
+    return build.trainer(settings, data, home, callbacks, **build.trainer_keys(settings))
+
+
+def _fit(trainer: pl.Trainer, module: PretextModule, data: DataModule, checkpoint: Path | None, home: Path) -> None:
+    if checkpoint is not None:
+        step = int(checkpoint.stem.split("-")[-1])
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.go_on_from(step)
+        if step >= trainer.max_steps:
+            raise ValueError(
+                f"resume={home} is complete: {step} of {trainer.max_steps} steps are done. To train longer give "
+                "trainer.max_epochs or trainer.max_steps; the learning rate then follows the longer schedule."
+            )
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise StoppedError(_how_to_go_on(home)) from None
+
+
+def _how_to_go_on(home: Path) -> str:
+    try:
+        kept = last_checkpoint(home)
+    except FileNotFoundError:
+        return f"stopped by Ctrl-C before the first checkpoint of {home}: there is nothing to resume."
+    return f"stopped by Ctrl-C; kept {kept}. Go on with: ssl-framework pretrain resume={home}"
+
+
+@rank_zero_only
+def _note_facts(home: Path, data: DataModule) -> None:
+    folder.write_yaml(home / "facts.yaml", data.record())
+
+
+def _headline(module: PretextModule, data: DataModule, trainer: pl.Trainer, home: Path) -> str:
+    return (
+        f"{type(module).__name__} on {data.num_samples:,} samples of {data.name}, {trainer.max_steps:,} steps of "
+        f"{data.batch_size}, encoder of {build.parameters(module.encoder):.1f} M parameters; run folder {home}"
+    )

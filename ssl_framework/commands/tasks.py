@@ -1,0 +1,35 @@
+"""``ssl-framework tasks``: the pretext tasks whose configuration is there, as their cards describe them."""
+
+from typing import Any
+
+import hydra.utils
+import yaml
+
+from ssl_framework.commands import explain
+from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.console import say
+from ssl_framework.paths import conf_dir
+from ssl_framework.pretext import Card
+
+
+def run(settings: Settings) -> dict[str, Any]:  # noqa: ARG001  (every verb takes settings)
+    """Print the table.
+
+    Returns:
+        ``tasks``: for each name, the card's fields.
+    """
+    found = cards()
+    lines = [("pretext=", "family", "group", "target", "what prevents collapse")]
+    lines += [(name, c.family, c.group, c.target, c.prevents_collapse) for name, c in found.items()]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    say(*["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[4]]) for line in lines])
+    return {"tasks": {name: vars(card) for name, card in found.items()}}
+
+
+def cards() -> dict[str, Card]:
+    """The card of every task that ``conf/pretext`` names, by family, then name."""
+    found: dict[str, Card] = {}
+    for name in explain.choices_in("pretext"):
+        node = yaml.safe_load((conf_dir() / "pretext" / f"{name}.yaml").read_text())["pretext"]
+        found[name] = hydra.utils.get_class(node["_target_"]).card
+    return dict(sorted(found.items(), key=lambda item: (item[1].family, item[0])))
