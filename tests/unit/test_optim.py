@@ -30,7 +30,8 @@ class Model(nn.Module):
         self.conv = nn.Conv1d(3, 1, 5)  # its weight is (1, 3, 5), as a token's would be
         self.norm = nn.LayerNorm((4, 4))  # its weight has two dimensions
         self.linear = nn.Linear(4, 6)
-        self.tied = self.linear
+        self.tied = nn.Linear(4, 6)
+        self.tied.weight = self.linear.weight
         self.names = nn.Embedding(5, 4)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 4))
         self.position = nn.Parameter(torch.zeros(1, 9, 4))
