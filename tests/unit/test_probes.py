@@ -131,6 +131,10 @@ def fit(kind: str, train: Split, val: Split, test: Split, penalties: list[float]
     return fit_probe(train, val, test, kind="ridge" if kind == "ridge" else "logistic", penalties=penalties or PENALTIES)
 
 
+def test_of_equally_good_penalties_the_strongest_is_taken() -> None:
+    assert fit("ridge", blobs(20, 0), blobs(10, 1), blobs(10, 2), [1e-2, 1e-1, 1e-3]).penalty == 1e-1
+
+
 def test_features_are_standardised_by_train_alone() -> None:
     train, val, test = blobs(5, 0), blobs(5, 1), blobs(20, 2)
     stretch, shift = torch.logspace(-3, 3, 16), torch.full((16,), 50.0)
