@@ -103,7 +103,7 @@ def resolved(cfg: DictConfig, *, verb: str, words: Sequence[str], folder: str | 
     """Plain settings: interpolations done, the data root filled in, nothing missing.
 
     Args:
-        cfg: what Hydra composed, with or without its own node.
+        cfg: what Hydra composed, with its own node.
         verb: the verb, which is written down.
         words: the words of the command line, which are written down and lent to `resume` and `from_run`.
         folder: the run folder; `run.dir` or its default where it is None.
@@ -111,7 +111,7 @@ def resolved(cfg: DictConfig, *, verb: str, words: Sequence[str], folder: str | 
     Raises:
         ValueError: a value that has no default was not given.
     """
-    choices = dict(cfg.hydra.runtime.choices) if "hydra" in cfg else {}
+    choices = {k: v for k, v in cfg.hydra.runtime.choices.items() if not k.startswith("hydra/")}
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.pop("hydra", None)
@@ -119,6 +119,7 @@ def resolved(cfg: DictConfig, *, verb: str, words: Sequence[str], folder: str | 
             cfg.data_root = os.environ[DATA_ROOT]
         cfg.run.dir = folder or cfg.run.dir or default_folder(verb, choices)
         cfg.run.verb = verb
+        cfg.run.choices = choices
         cfg.run.words = [w for w in words if not w.startswith("hydra")]
         for key in set(cfg) - explain.nodes_of(verb):
             cfg.pop(key)  # debug=short speaks of every verb's keys
@@ -171,7 +172,7 @@ def inherited(verb: str, words: Sequence[str]) -> list[str]:
             lent = []
         if not any(w.startswith("encoder_file=") for w in words):
             lent.append(f"encoder_file={quoted(folder)}")
-    return latest([w for w in lent if not _overruled(w, words)] + list(words))
+    return latest([w for w in lent if not _overruled(w, words, saved["run"]["choices"])] + list(words))
 
 
 def latest(words: Sequence[str]) -> list[str]:
@@ -179,10 +180,10 @@ def latest(words: Sequence[str]) -> list[str]:
     return list({word.split("=", 1)[0]: word for word in words}.values())
 
 
-def _overruled(lent: str, words: Sequence[str]) -> bool:
+def _overruled(lent: str, words: Sequence[str], choices: dict[str, str]) -> bool:
     """Whether a lent ``group.key=`` belongs to a choice that the user replaces by ``group=other``."""
-    node = lent.split("=", 1)[0].split(".", 1)[0]
-    return "." in lent.split("=", 1)[0] and any(w.startswith(f"{node}=") for w in words)
+    node, dot, _ = lent.split("=", 1)[0].partition(".")
+    return bool(dot) and any(w.startswith(f"{node}=") and w != f"{node}={choices.get(node)}" for w in words)
 
 
 def words_of(saved: Settings) -> list[str]:

@@ -26,7 +26,7 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: what the user asked for does not fit together; nothing was measured.
     """
-    budgets, floors = _budgets(settings["labels_per_class"]), _floors(settings["floors"])
+    budgets, floors = budgets_of(settings["labels_per_class"]), _floors(settings["floors"])
     device = build.device(settings["accelerator"])
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
@@ -60,7 +60,12 @@ def splits_of(data: DataModule) -> Splits:
     return Splits(data.split("train"), data.split("val"), data.test_split())
 
 
-def _budgets(asked: Any) -> list[Any]:
+def budgets_of(asked: Any) -> list[Any]:
+    """Label budgets as a list.
+
+    Raises:
+        ValueError: one is neither a whole number from 1 nor "all".
+    """
     budgets = asked if isinstance(asked, list) else [asked]
     for budget in budgets:
         if budget != "all" and (not isinstance(budget, int) or budget < 1):

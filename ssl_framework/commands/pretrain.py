@@ -38,9 +38,11 @@ def run(settings: Settings) -> dict[str, Any]:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
     module = pretext(settings, data)
-    home = Path(settings["run"]["dir"]) if resume is not None else folder.begin(settings)
-    _note_facts(home, data)
+    home = Path(settings["run"]["dir"])
     trainer = _trainer(settings, data, home)
+    if resume is None:  # only now: what does not fit together leaves no folder behind
+        folder.begin(settings)
+    _note_facts(home, data)
     say(_headline(module, data, trainer, home))
     _fit(trainer, module, data, checkpoint, home)
     say(f"encoder: {home / 'encoder.safetensors'}", f"next:    ssl-framework evaluate from_run={home}")

@@ -51,7 +51,7 @@ def _keys(verb: str, cfg: DictConfig) -> list[str]:
     for key in explain.keys_in(cfg):
         parent, last = _parent(cfg, key)
         value = cast(dict[str, object], OmegaConf.to_container(parent, resolve=False))[last]
-        if isinstance(value, dict) or last.startswith("_") or key in ("run.words", "run.verb"):
+        if isinstance(value, dict) or last.startswith("_") or key in ("run.words", "run.verb", "run.choices"):
             continue
         shown = "null" if value is None else "(must be given)" if value == "???" else str(value)
         line = f"  {key}={'$' + DATA_ROOT if key == 'data_root' else shown}"

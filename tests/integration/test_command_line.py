@@ -1,0 +1,187 @@
+"""The verbs, run for real on the digits: in this process where that is enough, through the console script where it is not."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ssl_framework.checkpoint import load_encoder
+from ssl_framework.checkpoint.training import checkpoints
+from ssl_framework.commands import compose, demo, downstream, embed, evaluate, pretrain
+from ssl_framework.commands.explain import choices_in
+from ssl_framework.commands.quiet import quiet
+
+SHORT = ["debug=short", "trainer.progress_bar=false", "data.batch_size=32", "trainer=cpu", "monitors=none"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+pytestmark = [
+    # Lightning's advice, which the command line hides as well (ssl_framework.commands.quiet says why)
+    pytest.mark.filterwarnings("ignore:You have overridden `on_before_batch_transfer`"),
+    pytest.mark.filterwarnings("ignore:The '.*' does not have many workers"),
+]
+
+
+def command(*words: str, folder: Path, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "ssl_framework", *words]
+    return subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def pretrained(folder: Path, *words: str) -> dict[str, Any]:
+    settings = compose.compose("pretrain", [*SHORT, *words], folder=str(folder))
+    return pretrain.run(settings)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("integration") / "run"
+    with warnings.catch_warnings():  # marks do not reach fixtures of a module
+        quiet()
+        pretrained(folder, "pretext=simclr")
+    return folder
+
+
+@pytest.mark.parametrize("pretext", [name for name in choices_in("pretext") if name != "simclr"])
+def test_every_pretext_trains_and_leaves_a_whole_run_folder(pretext: str, tmp_path: Path) -> None:
+    result = pretrained(tmp_path / "run", f"pretext={pretext}", "logger=csv")
+    assert result["steps"] == 4
+    assert np.isfinite(result["train/loss"])
+    files = {file.name for file in (tmp_path / "run").iterdir()}
+    assert files == {
+        "checkpoints",
+        "config.yaml",
+        "encoder.safetensors",
+        "encoder.yaml",
+        "environment.json",
+        "facts.yaml",
+        "metrics.csv",
+    }
+    assert load_encoder(tmp_path / "run").history["steps"] == 4
+
+
+def test_the_settings_of_a_run_make_it_again(run: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["run"]["dir"] = str(tmp_path / "again")
+    settings["logger"] = None
+    pretrain.run(settings)
+    first, second = (load_encoder(folder).encoder.state_dict() for folder in (run, tmp_path / "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_evaluate_measures_the_encoder_beside_its_floors(run: Path, tmp_path: Path) -> None:
+    words = [f"from_run={run}", "labels_per_class=[1,3]", "seeds=2", "floors=[random,pixels]", "accelerator=cpu"]
+    rows = evaluate.run(compose.compose("evaluate", words, folder=str(tmp_path / "e")))["rows"]
+    assert {row["method"] for row in rows if row["classifier"] == "linear"} == {
+        "frozen encoder",
+        "random encoder",
+        "raw pixels",
+    }
+    assert len(rows) == 3 * 2 * 2 * 2
+    assert json.loads((tmp_path / "e" / "results.json").read_text())["rows"] == rows
+    assert (tmp_path / "e" / "labels.png").stat().st_size > 1000
+
+
+def test_embed_writes_ids_labels_and_embeddings(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "digits.npz"
+    words = [f"from_run={run}", "split=test", f"output={output}", "accelerator=cpu"]
+    result = embed.run(compose.compose("embed", words, folder=str(tmp_path / "e")))
+    with np.load(output) as arrays:
+        assert list(arrays["embedding"].shape) == result["shape"]
+        assert len(set(arrays["id"].tolist())) == len(arrays["label"]) == result["shape"][0]
+
+
+@pytest.mark.parametrize("freezing", choices_in("freezing"))
+def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Path, freezing: str) -> None:
+    words = [
+        f"from_run={run}",
+        f"freezing={freezing}",
+        "labels_per_class=3",
+        "cut=1",
+        "debug=short",
+        "trainer.progress_bar=false",
+    ]
+    result = downstream.run(compose.compose("downstream", [*words, "trainer=cpu"], folder=str(tmp_path / "d")))
+    assert [(row["seed"], row["budget"]) for row in result["rows"]] == [(0, 3), (1, 3)]
+    assert 0 <= result["accuracy"] <= 1
+    assert (tmp_path / "d" / "seed-1" / "metrics.csv").is_file()
+
+
+def test_the_demo_makes_its_table_and_pictures(tmp_path: Path) -> None:
+    words = ["max_steps=3", "seeds=2", "labels_per_class=[1]", "finetune_steps=2"]
+    result = demo.run(compose.compose("demo", words, folder=str(tmp_path / "demo")))
+    assert list(dict.fromkeys(row["method"] for row in result["rows"])) == [
+        "scratch",
+        "random encoder",
+        "raw pixels",
+        "frozen",
+        "fine-tuned",
+    ]
+    assert all(Path(picture).stat().st_size > 1000 for picture in result["pictures"])
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    words = [
+        "pretrain",
+        *SHORT,
+        "logger=csv",
+        "trainer.max_steps=60",
+        "trainer.checkpoint_every_n_steps=2",
+        "trainer.val_check_interval=0",
+    ]
+    line = [sys.executable, "-m", "ssl_framework", *words, "run.dir=killed"]
+    process = subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(checkpoints(tmp_path / "killed")) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "resume=killed" in told
+    assert len(checkpoints(tmp_path / "killed")) == 2
+    done = command("pretrain", "resume=killed", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert command("pretrain", *words[1:], "run.dir=whole", folder=tmp_path).returncode == 0
+    first, second = (load_encoder(tmp_path / name).encoder.state_dict() for name in ("killed", "whole"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    steps = [[row["step"] for row in csv.DictReader((tmp_path / name / "metrics.csv").open())] for name in ("killed", "whole")]
+    assert steps[0] == steps[1] == [str(step) for step in range(60)]
+
+
+def test_two_processes_pretrain_and_transfer(tmp_path: Path) -> None:
+    two = ["trainer=ddp_cpu", "debug=short", "trainer.progress_bar=false", "data.batch_size=32"]
+    done = command("pretrain", *two, "monitors=none", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (home,) = (tmp_path / "runs" / "pretrain").iterdir()  # one folder for both processes
+    assert done.stdout.count("encoder: ") == 1
+    assert load_encoder(home).history["steps"] == 4
+    done = command("downstream", f"encoder_file={home}", *two, "run.dir=d", "labels_per_class=2", "seeds=1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "d" / "results.json").read_text())["rows"]) == 1
+
+
+def test_a_sweep_gives_every_combination_a_folder(tmp_path: Path) -> None:
+    words = ["pretrain", *SHORT, "logger=csv", "pretext=simclr,rotation", "trainer.max_steps=1", "run.dir=sweep", "--multirun"]
+    done = command(*words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for number, pretext in enumerate(("SimCLR", "Rotation")):
+        assert load_encoder(tmp_path / "sweep" / str(number)).history["pretext"] == pretext
+    views = [yaml.safe_load((tmp_path / "sweep" / str(n) / "config.yaml").read_text())["views"]["views"] for n in range(2)]
+    assert views == [2, 1]  # each with the views that suit digits
+
+
+def test_the_console_script_ends_with_the_right_code(tmp_path: Path) -> None:
+    wrong = command("pretrain", *SHORT, "data.batch_size=5000", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: ")
+    assert "Traceback" not in wrong.stderr
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").rglob("*.yaml"))
