@@ -1,0 +1,24 @@
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HOOKS = Path(__file__).resolve().parents[3] / "docs" / "hooks.py"
+
+
+@pytest.fixture(scope="session")
+def hooks() -> ModuleType:
+    """``docs/hooks.py``, as mkdocs imports it."""
+    spec = importlib.util.spec_from_file_location("hooks", HOOKS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def generated(hooks: ModuleType) -> dict[str, str]:
+    """The pages that mkdocs generates: place in the site and Markdown."""
+    return hooks.pages()
