@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from ssl_framework.paths import conf_dir as conf_dir  # also offered here
 
@@ -35,7 +36,11 @@ class EpochBar(TQDMProgressBar):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         total = trainer.max_steps / self.steps_per_epoch
         now = min(total, trainer.global_step / self.steps_per_epoch)
-        self.train_progress_bar.set_description(f"epoch {now:.1f}/{total:g}", refresh=False)
+        self.train_progress_bar.set_description(f"epoch {now:.1f}/{total:.1f}", refresh=False)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """None is shown for validations: they are short, and their bar would tear the other."""
+        return Tqdm(disable=True)
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -53,4 +53,4 @@ def test_the_bar_shows_epochs_in_the_middle_of_a_run():
     )
     bar._trainer = SimpleNamespace(global_step=6, max_steps=20)
     bar.on_train_batch_start(bar._trainer, None, None, 6)
-    assert described == ["epoch 1.5/5"]
+    assert described == ["epoch 1.5/5.0"]
