@@ -28,7 +28,9 @@ class NamesNoDecay(Protocol):
         ...
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, lr_scale: Callable[[str], float] | None = None
+) -> list[dict[str, Any]]:
     """Split what is trainable into weights, and what must not decay: norms, biases, tokens, positional embeddings.
 
     Decay on them costs accuracy, and with LARS training diverges (Goyal et al. 2017, section 5.3; BYOL, appendix J).
@@ -38,9 +40,11 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     Args:
         module: its frozen parameters are left out; shared ones appear once.
         weight_decay: of the weights.
+        lr_scale: the multiple of the learning rate for the parameter of this name; 1 for all by default.
 
     Returns:
-        At most two groups. ``adapt`` says whether `LARS` rescales the group's steps.
+        At most two groups for each multiple, the largest first. ``adapt`` says whether `LARS` rescales the group's steps,
+        ``lr_scale`` is the multiple.
 
     Raises:
         ValueError: nothing is trainable.
@@ -51,22 +55,22 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         if isinstance(child, NamesNoDecay)
         for name in child.no_weight_decay()
     }
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for prefix, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
-                free = f"{prefix}.{name}".lstrip(".") in exempt or _no_decay(child, parameter)
-                (others if free else weights).append(parameter)
+                full_name = f"{prefix}.{name}".lstrip(".")
+                free = full_name in exempt or _no_decay(child, parameter)
+                scale = 1.0 if lr_scale is None else lr_scale(full_name)
+                groups.setdefault((-scale, free), []).append(parameter)
     if not seen:
         raise ValueError(f"{type(module).__name__} has no trainable parameter: unfreeze some, or do not train it")
-    groups = [
-        {"params": weights, "weight_decay": weight_decay, "adapt": True},
-        {"params": others, "weight_decay": 0.0, "adapt": False},
+    return [
+        {"params": parameters, "weight_decay": 0.0 if free else weight_decay, "adapt": not free, "lr_scale": -scale}
+        for (scale, free), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return [group for group in groups if group["params"]]
 
 
 def _no_decay(owner: nn.Module, parameter: Tensor) -> bool:
@@ -125,7 +129,9 @@ class OptimizerSpec:
         ratio = global_batch / 256
         return self.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.scale_lr]
 
-    def build(self, module: nn.Module, *, total_steps: int, global_batch: int) -> tuple[Optimizer, LRScheduler]:
+    def build(
+        self, module: nn.Module, *, total_steps: int, global_batch: int, lr_scale: Callable[[str], float] | None = None
+    ) -> tuple[Optimizer, LRScheduler]:
         """The optimiser of a module, and the scheduler to be stepped after every optimiser step.
 
         The rate in the parameter groups is the one that is used, and so the one that gets logged. The scheduler's state is
@@ -136,6 +142,7 @@ class OptimizerSpec:
             module: its trainable parameters are optimised.
             total_steps: optimiser steps of the whole training.
             global_batch: samples of one optimiser step, over all processes.
+            lr_scale: the multiple of the learning rate for the parameter of this name; 1 for all by default.
 
         Raises:
             ValueError: nothing is trainable, `total_steps` is not positive, or the warm-up does not fit into it.
@@ -144,8 +151,9 @@ class OptimizerSpec:
         warmup = share if self.warmup_steps is None else self.warmup_steps
         factor = partial(warmup_cosine, total_steps=total_steps, warmup_steps=warmup, end=self.final_share)
         factor(0)  # refuses an impossible schedule before anything is built
-        groups = parameter_groups(module, self.weight_decay)
-        optimizer = self.optimizer(groups, lr=self.peak_lr(global_batch))
+        peak = self.peak_lr(global_batch)
+        groups = [{"lr": peak * g["lr_scale"], **g} for g in parameter_groups(module, self.weight_decay, lr_scale)]
+        optimizer = self.optimizer(groups, lr=peak)
         return optimizer, LambdaLR(optimizer, factor)
 
 

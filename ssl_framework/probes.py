@@ -53,6 +53,19 @@ def standardizer(train_x: Tensor) -> Standardizer:
     return Standardizer(mean, torch.where(constant, torch.ones_like(std), std))
 
 
+def rescaler(train_x: Tensor) -> Standardizer:
+    """Learn the shift of each feature, and one scale for all, from ``(N, D)`` train features.
+
+    A few samples say little of the spread of a single feature. On digits with 1 and 10 labels per class, scaling each feature
+    took 64 principal components from 65 % and 89 % down to 30 % and 76 %, and raw pixels from 65 % to 56 %.
+    """
+    x = train_x.to(torch.promote_types(train_x.dtype, torch.float32))
+    mean = x.mean(dim=0)
+    spread = (x - mean).square().mean().sqrt()
+    constant = spread <= torch.finfo(x.dtype).eps * x.abs().max()
+    return Standardizer(mean, torch.where(constant, torch.ones_like(spread), spread).expand_as(mean))
+
+
 def knn(
     train_x: Tensor,
     train_y: Tensor,
@@ -181,10 +194,11 @@ def fit_probe(
     *,
     kind: Literal["logistic", "ridge"] = "logistic",
     penalties: Sequence[float] = PENALTIES,
+    scaling: Literal["each", "common"] = "each",
 ) -> ProbeResult:
     """Fit a linear probe for every penalty on train, choose on validation, read test once.
 
-    Features are standardised by the statistics of train. The splits are taken as given: with one label a class, train has
+    Features are scaled by the statistics of train. The splits are taken as given: with one label a class, train has
     nothing to give away, and validation is a split of its own.
 
     Args:
@@ -193,6 +207,8 @@ def fit_probe(
         test: the same for the final measurement.
         kind: "logistic" or "ridge".
         penalties: grid, positive numbers.
+        scaling: "each" feature to its own standard deviation (`standardizer`), or one "common" scale (`rescaler`), which few
+            samples can tell.
 
     Raises:
         ValueError: a split is empty, holds NaN or infinity, or its shapes do not fit; no penalty, or one that is not positive.
@@ -200,7 +216,8 @@ def fit_probe(
     for name, (x, y) in (("train", train), ("val", val), ("test", test)):
         _check(name, x, y)
     num_classes = 1 + max(int(y.max()) for _, y in (train, val, test))
-    scale = standardizer(train[0])
+    # float64: in float32 the line search of `logistic` stumbles over rounding, and takes up to 25 times as long
+    scale = {"each": standardizer, "common": rescaler}[scaling](train[0].double())
     fit = {"logistic": logistic, "ridge": ridge}[kind]
     weights = fit(scale(train[0]), train[1], penalties, num_classes=num_classes)
     reached = [accuracy(_scores(scale(val[0]), w), val[1]) for w in weights]
@@ -260,7 +277,7 @@ def _lbfgs(
             if bool((enough | done).all()):
                 break
             length = torch.where(enough, length, length / 2)
-        done |= ~enough  # no step makes it smaller any more: the precision of the numbers is reached
+        done |= ~enough | (new_value >= value)  # no step makes it smaller: the precision of the numbers is reached
         new, new_value, new_grad = (
             torch.where(_spread(done, b), a, b) for a, b in ((point, new), (value, new_value), (grad, new_grad))
         )

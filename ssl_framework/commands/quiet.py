@@ -8,6 +8,7 @@ _KNOWN = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 under torch 2.14: nothing a user can do
     r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # views belong to the module, by design
     r"The '\w+' does not have many workers",  # data in memory is read fastest without workers
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen encoder evaluates while its head learns
     r"Checkpoint directory .* exists and is not empty",  # a resumed run
     r"torch.distributed.nn.functional.all_gather is deprecated",  # Lightning 2.6 under torch 2.14
     r"The `srun` command is available on your system but is not used",  # one process was asked for

@@ -1,0 +1,176 @@
+"""Labelled splits as Lightning wants them: endless keyed batches to train on, and each sample once to measure on."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ssl_framework.data import Labelled
+from ssl_framework.data.order import EndlessOrder
+from ssl_framework.types import Batch
+
+
+class LabelledData(pl.LightningDataModule):
+    """The splits of phase 2. Several processes share each batch, without duplicates.
+
+    Args:
+        train: what is learnt from; often ``data.split("train").subset(10, seed)``.
+        val: what is reported on while training.
+        test: what is measured once, at the end.
+        batch_size: of all processes together; at most the training samples, which may be few.
+        eval_batch_size: of validation and test, of all processes together; no result depends on it.
+        workers: processes that read ahead, for each split.
+        seed: of the order of the training samples.
+
+    Attributes:
+        position: global batches consumed, which is all that a resumed run needs to know.
+    """
+
+    def __init__(
+        self,
+        train: Labelled,
+        val: Labelled | None = None,
+        test: Labelled | None = None,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int = 512,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}, eval_batch_size={eval_batch_size}: a batch has at least one sample.")
+        if len(train) == 0:
+            raise ValueError(
+                "the training split is empty: there is nothing to learn from. Ask for at least one label per class."
+            )
+        self.train, self.val, self.test = train, val, test
+        self.batch_size = min(batch_size, len(train))
+        self.eval_batch_size = eval_batch_size
+        self.workers = workers
+        self.seed = seed
+        self.position = 0
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Global batches in one pass over the labels."""
+        return len(self.train) / self.batch_size
+
+    def setup(self, stage: str) -> None:
+        """Make the batch one that the processes can share equally."""
+        _, world = self._place
+        if len(self.train) < world:
+            raise ValueError(
+                f"{len(self.train)} labelled samples cannot be shared by {world} processes: use trainer.devices=1."
+            )
+        if self.batch_size % world != 0:
+            if self.batch_size < len(self.train):
+                raise ValueError(
+                    f"batch_size={self.batch_size} cannot be shared equally by {world} processes: take a multiple of {world}."
+                )
+            self.batch_size -= self.batch_size % world  # the data, not the user, made it so
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless batches from `position` on."""
+        order = EndlessOrder(len(self.train), self.batch_size, self.seed)
+        return self._loader(_Training(self.train, order, self.position, *self._place))
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """Each sample once."""
+        return [] if self.val is None else self._measuring(self.val)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Each sample once.
+
+        Raises:
+            ValueError: there is no test split.
+        """
+        if self.test is None:
+            raise ValueError('there is no test split to measure on: give LabelledData(..., test=data.split("test")).')
+        return self._measuring(self.test)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count what training has consumed."""
+        if self.trainer is not None and self.trainer.training:
+            self.position += 1
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and what it is a position in."""
+        return {"position": self.position, **self._identity()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a position.
+
+        Raises:
+            ValueError: it belongs to other data; the message names the difference.
+        """
+        for name, value in self._identity().items():
+            if state_dict[name] != value:
+                raise ValueError(
+                    f"the run was started with {name}={state_dict[name]} and is resumed with {name}={value}: "
+                    "resume with the settings of the run, or begin a new one."
+                )
+        self.position = state_dict["position"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {"samples": len(self.train), "batch_size": self.batch_size, "seed": self.seed}
+
+    def _measuring(self, split: Labelled) -> DataLoader[Batch]:
+        rank, world = self._place
+        if len(split) < world:
+            raise ValueError(f"a split of {len(split)} samples cannot be shared by {world} processes: use trainer.devices=1.")
+        return self._loader(_Measuring(split, -(-self.eval_batch_size // world), rank, world))
+
+    def _loader(self, stream: IterableDataset[Batch]) -> DataLoader[Batch]:
+        return DataLoader(stream, batch_size=None, num_workers=self.workers)
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Rank of this process, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+class _Training(IterableDataset[Batch]):
+    """This process's rows of the global batches `start`, `start` + 1, and so on."""
+
+    def __init__(self, split: Labelled, order: EndlessOrder, start: int, rank: int, world: int) -> None:
+        self.split, self.order, self.start = split, order, start
+        self.share = order.batch_size // world
+        self.mine = slice(rank * self.share, (rank + 1) * self.share)
+
+    def __iter__(self) -> Iterator[Batch]:
+        first, step = _worker()
+        for k in itertools.count(self.start + first, step):
+            rows, epoch = (torch.from_numpy(numbers[self.mine].copy()) for numbers in self.order.batch(k))
+            yield _batch(self.split, rows)._replace(epoch=epoch)
+
+
+class _Measuring(IterableDataset[Batch]):
+    """Every sample in one process only. The last batch is filled up, with index -1, so that all processes make equal steps."""
+
+    def __init__(self, split: Labelled, share: int, rank: int, world: int) -> None:
+        self.split, self.share, self.rank, self.world = split, share, rank, world
+
+    def __iter__(self) -> Iterator[Batch]:
+        first, step = _worker()
+        size, count = self.share * self.world, len(self.split)
+        for k in range(first, -(-count // size), step):
+            rows = k * size + self.rank + self.world * torch.arange(self.share)
+            rows = rows[: -(-(count - k * size) // self.world)]  # equally many in each process
+            batch = _batch(self.split, rows.clamp(max=count - 1))
+            yield batch._replace(index=torch.where(rows < count, batch.index, -1))
+
+
+def _batch(split: Labelled, rows: Tensor) -> Batch:
+    return Batch(split.images(rows), split.targets[rows], split.index[rows])
+
+
+def _worker() -> tuple[int, int]:
+    """Which worker this is, of how many; a loader hands out their batches in turn."""
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)

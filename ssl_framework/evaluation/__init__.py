@@ -1,0 +1,6 @@
+"""Frozen encoders measured: embeddings computed once, probes and neighbours on them, floors beside them."""
+
+from ssl_framework.evaluation.embed import Embeddings, embed, write_embeddings
+from ssl_framework.evaluation.linear import Splits, study
+
+__all__ = ["Embeddings", "Splits", "embed", "study", "write_embeddings"]
