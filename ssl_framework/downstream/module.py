@@ -107,20 +107,17 @@ class DownstreamModule(pl.LightningModule):
                 f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}) does not count steps "
                 "alone, and Lightning's epochs lose samples on resume. Build it with ssl_framework.run.trainer(steps=...)."
             )
-        data = self._data
-        if data is not None:
-            for split in {"fit": (data.train, data.val), "test": (data.test,)}.get(stage, ()):
-                if split is not None:
-                    self._check(split)
+        if self._data is None:
+            raise ValueError("a DownstreamModule reads LabelledData(train, val, test): trainer.fit(module, LabelledData(...)).")
+        for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):
+            if split is not None:
+                self._check(split)
 
     def configure_optimizers(self) -> Any:
         """The optimiser over what learns, and its schedule over steps."""
         if self.optimizer is None:
             raise ValueError("DownstreamModule needs an optimizer to train: DownstreamModule(..., optimizer=adamw(lr=1e-3)).")
-        if self._data is None:
-            raise ValueError(
-                "DownstreamModule is fitted on LabelledData(train, val, test): trainer.fit(module, LabelledData(...))."
-            )
+        assert self._data is not None
         batch = self._data.batch_size * self.trainer.accumulate_grad_batches
         optimizer, scheduler = self.optimizer.build(
             self, total_steps=int(self.trainer.max_steps), global_batch=batch, lr_scale=self._lr_scale

@@ -350,3 +350,18 @@ def test_building_warns_of_nothing_and_draws_nothing() -> None:
         model = nn.utils.skip_init(nn.Linear, 2, 2)
         optim.adamw().build(model, total_steps=5, global_batch=4)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_multiple_of_the_rate_by_name():
+    model = Model()
+    optimizer, scheduler = adamw(lr=1.0, scale_lr="none", warmup_steps=0).build(
+        model, total_steps=4, global_batch=256, lr_scale=lambda name: 0.25 if name.startswith("linear") else 1.0
+    )
+    rate = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rate[id(p)] for p in model.linear.parameters()} == {0.25}
+    assert {rate[id(p)] for p in (*model.conv.parameters(), *model.norm.parameters())} == {1.0}
+    assert optimizer.param_groups[0]["initial_lr"] == 1.0  # the largest first: the one that is logged
+    optimizer.step()
+    scheduler.step()
+    assert optimizer.param_groups[-1]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"] / 4)
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["lr_scale"] == 0.25} == {0.05, 0.0}

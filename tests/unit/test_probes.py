@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from torch import Tensor
 
-from ssl_framework.probes import PENALTIES, ProbeResult, fit_probe, knn, logistic, ridge, standardizer
+from ssl_framework import probes
+from ssl_framework.probes import PENALTIES, ProbeResult, fit_probe, knn, logistic, rescaler, ridge, standardizer
 
 Split = tuple[Tensor, Tensor]
 
@@ -173,3 +174,42 @@ def test_the_same_input_gives_the_same_bits_and_draws_nothing() -> None:
     a, b = (fit_probe(blobs(3, 0), blobs(3, 1), blobs(9, 2, noise=1.0)) for _ in range(2))
     assert torch.equal(a.prediction, b.prediction)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_one_scale_for_all_features_keeps_their_proportions():
+    x = torch.tensor([[0.0, 10.0, 3.0], [2.0, 30.0, 3.0], [4.0, 20.0, 3.0]])
+    scaled = rescaler(x)(x)
+    assert torch.allclose(scaled.mean(dim=0), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(scaled.square().mean().sqrt(), torch.ones(()))
+    assert scaled[1, 1] / scaled[2, 0] == pytest.approx(5)  # 10 and 2 from their means
+    assert torch.equal(rescaler(torch.ones(4, 2))(torch.ones(4, 2)), torch.zeros(4, 2))
+
+
+def test_few_labels_want_one_scale(digits):
+    """Whitened principal components are noise for the most part, and ten samples cannot tell which."""
+    x, y = digits
+    directions = torch.linalg.svd(x - x.mean(dim=0), full_matrices=False).Vh
+    x = x @ directions.T
+    first = torch.stack([torch.nonzero(y == c)[0, 0] for c in range(10)])
+    splits = [(x[rows], y[rows]) for rows in (first, slice(1000, 1300), slice(1300, None))]
+    each, common = (fit_probe(*splits, scaling=scaling).accuracy for scaling in ("each", "common"))
+    assert common > each + 0.1
+
+
+def test_the_fit_ends_where_precision_ends(digits, monkeypatch):
+    """Where float32 sees no difference any more, a smaller step is no better: a few evaluations for each iteration do."""
+    evaluations = 0
+    search = probes._lbfgs
+
+    def counted(objective, *rest, **options):
+        def count(weights):
+            nonlocal evaluations
+            evaluations += 1
+            return objective(weights)
+
+        return search(count, *rest, **options)
+
+    monkeypatch.setattr(probes, "_lbfgs", counted)
+    x, y = digits[0][:300], digits[1][:300]
+    logistic(rescaler(x)(x), y, PENALTIES, num_classes=10)
+    assert evaluations < 1000
