@@ -52,6 +52,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def _pretraining(settings: Settings) -> Settings:
     words = ["experiment=digits_simclr", f"seed={settings['seed']}", f"precision={settings['precision']}"]
+    words += ["monitors.knn.every_n_steps=50", "monitors.probe.every_n_steps=50"]  # a curve, not three points
     if settings["max_steps"] is not None:
         words.append(f"trainer.max_steps={settings['max_steps']}")
     return compose.compose("pretrain", words, folder=settings["run"]["dir"])

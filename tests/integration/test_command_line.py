@@ -29,6 +29,7 @@ pytestmark = [
     # Lightning's advice, which the command line hides as well (ssl_framework.commands.quiet says why)
     pytest.mark.filterwarnings("ignore:You have overridden `on_before_batch_transfer`"),
     pytest.mark.filterwarnings("ignore:The '.*' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training"),
 ]
 
 
@@ -153,8 +154,9 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_bits(tmp_path:
     assert command("pretrain", *words[1:], "run.dir=whole", folder=tmp_path).returncode == 0
     first, second = (load_encoder(tmp_path / name).encoder.state_dict() for name in ("killed", "whole"))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    steps = [[row["step"] for row in csv.DictReader((tmp_path / name / "metrics.csv").open())] for name in ("killed", "whole")]
-    assert steps[0] == steps[1] == [str(step) for step in range(60)]
+    for name in ("killed", "whole"):
+        with (tmp_path / name / "metrics.csv").open(newline="") as file:
+            assert [row["step"] for row in csv.DictReader(file)] == [str(step) for step in range(60)]
 
 
 def test_two_processes_pretrain_and_transfer(tmp_path: Path) -> None:
