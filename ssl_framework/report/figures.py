@@ -106,12 +106,13 @@ def embedding_map(
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines["bottom"].set_visible(False)
+    size = min(30.0, max(8.0, 16_000 / len(plane)))  # square points: few samples show larger
     for number in map(int, np.unique(labels)):
         one = plane[labels == number]
         color = style.PALETTE[number % len(style.PALETTE)]
         marker = style.MARKERS[number // len(style.PALETTE) % len(style.MARKERS)]
         name = str(number if classes is None else classes[number])
-        axes.scatter(*one.T, s=11, c=color, marker=marker, alpha=0.8, linewidths=0, label=name)
+        axes.scatter(*one.T, s=size, c=color, marker=marker, alpha=0.8, linewidths=0, label=name)
         _name_cluster(axes, one, name)
     _legend_outside(picture, axes, columns=1 + (len(np.unique(labels)) - 1) // 20)
     axes.set_xlabel(f"t-SNE of {len(chosen):,} samples; distances between far groups mean little", fontsize=8.5)
@@ -188,7 +189,7 @@ def _is_score(name: str) -> bool:
 
 
 def _draw_curves(axes: Axes, curves: dict[str, Curve], *, smooth: bool) -> None:
-    for order, (name, curve) in enumerate(curves.items()):
+    for order, (name, curve) in enumerate(sorted(curves.items())):  # train before val, in every run
         color, label = style.PALETTE[order % len(style.PALETTE)], name.replace("/", " ").replace("_", " ")
         if smooth and len(curve.step) >= 50:
             axes.plot(curve.step, curve.value, color=color, linewidth=0.8, alpha=0.3)
