@@ -7,8 +7,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
-from ssl_framework.paths import conf_dir as conf_dir  # also offered here
-
 
 class SizedData(Protocol):
     """What `trainer` needs to know of a data module."""
