@@ -1,0 +1,84 @@
+"""What is wrong with the user's files and wishes ends early, in one sentence with the remedy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_framework import cli
+from ssl_framework.checkpoint import save_encoder
+from ssl_framework.encoders import resnet_micro
+
+QUICK = ["debug=short", "trainer=cpu", "trainer.progress_bar=false", "logger=none", "monitors=none"]
+NORMAL = {"mean": [0.3], "std": [0.4], "size": [8, 8], "channels": 1}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    pixels = np.random.default_rng(0).integers(0, 255, size=(40, 12, 12, 3), dtype=np.uint8)
+    (folder / "empty").mkdir()
+    for number, image in enumerate(pixels):
+        for target in ("some/a", "rotten/a", "nested/deep/er"):
+            (folder / target).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / target / f"{number}.png")
+    (folder / "some" / "b").mkdir()  # a class with no images
+    for number in range(5):
+        (folder / "rotten" / "a" / f"rotten{number}.png").write_bytes(b"\x89PNG half")
+    np.savez(folder / "unlabelled.npz", images=pixels)
+    save_encoder(resnet_micro(in_chans=1, img_size=8), folder / "narrow", preprocessing=NORMAL, history={})
+    save_encoder(resnet_micro(in_chans=1, img_size=8), folder / "other", preprocessing=NORMAL, history={})
+    text = (folder / "other" / "encoder.yaml").read_text()
+    (folder / "other" / "encoder.yaml").write_text(text.replace("name: resnet_micro", "name: vit_micro"))
+    (folder / "damaged").mkdir()
+    for name in ("encoder.yaml", "encoder.safetensors"):
+        (folder / "damaged" / name).write_bytes((folder / "narrow" / name).read_bytes())
+    raw = bytearray((folder / "damaged" / "encoder.safetensors").read_bytes())
+    raw[-100] ^= 1
+    (folder / "damaged" / "encoder.safetensors").write_bytes(bytes(raw))
+    return folder
+
+
+CASES = {
+    "a folder that is not there": ("pretrain data=folder data.path={place}/nowhere data.size=[8,8]", "nowhere"),
+    "an empty folder": ("pretrain data=folder data.path={place}/empty data.size=[8,8]", "empty"),
+    "a class with no images": ("pretrain data=folder data.path={place}/some data.size=[8,8]", "some/b"),
+    "mixed sizes without a size": ("pretrain data=folder data.path={place}/nested", "data.size"),
+    "more than 1 % unreadable": (
+        "pretrain pretext=rotation data=folder data.path={place}/rotten data.size=[8,8] data.batch_size=16 trainer.max_steps=6",
+        "1 %",
+    ),
+    "mae with a resnet": ("pretrain pretext=mae encoder=resnet_micro", "vit_micro"),
+    "a batch larger than the data": ("pretrain data.batch_size=5000", "batch_size"),
+    "a cut beyond the depth": ("downstream encoder_file={place}/narrow cut=4", "cut=4"),
+    "an evaluation cut beyond the depth": ("evaluate encoder_file={place}/narrow cut=9", "cut=9"),
+    "no labels where they are needed": (
+        "evaluate encoder_file={place}/narrow data=arrays data.path={place}/unlabelled.npz",
+        "channels",
+    ),
+    "no labels to learn from": ("pretrain data=arrays data.path={place}/unlabelled.npz monitors=default", "labels"),
+    "an encoder file of another architecture": ("evaluate encoder_file={place}/other", "vit_micro"),
+    "a damaged encoder file": ("evaluate encoder_file={place}/damaged", "sha256"),
+    "an encoder file that is not there": ("downstream encoder_file={place}/nothing", "nothing"),
+    "more labels than there are": ("evaluate encoder_file={place}/narrow labels_per_class=[900]", "900"),
+    "a patch that does not divide the image": ("pretrain encoder=vit_micro encoder.patch_size=3", "patch_size"),
+    "too short for a warm-up": ("pretrain optimizer.warmup_steps=50", "warmup_steps"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_said_in_one_sentence(case: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line, named = CASES[case]
+    words = line.format(place=place).split()
+    quick = QUICK if words[0] == "pretrain" else ["seeds=1"]
+    if words[0] == "downstream":
+        quick = [*QUICK[:3], "logger=none"]
+    user = [word.split("=")[0] for word in words]
+    code = cli.run([*words, *(word for word in quick if word.split("=")[0] not in user), f"run.dir={tmp_path / 'run'}"])
+    said = capsys.readouterr().err
+    assert code == 2, said
+    errors = [text for text in said.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert named in errors[0]
+    assert "Traceback" not in said

@@ -1,0 +1,61 @@
+"""Every task on every kind of data, by the command line."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ssl_framework import cli
+from ssl_framework.checkpoint import load_encoder
+from ssl_framework.commands.explain import choices_in
+
+REAL = pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
+KINDS = [
+    pytest.param("digits", id="digits"),
+    pytest.param("folder", id="folder"),
+    pytest.param("fashion_mnist", id="fashion_mnist", marks=[REAL, pytest.mark.data]),
+    pytest.param("cifar10", id="cifar10", marks=[REAL, pytest.mark.data, pytest.mark.slow]),
+]
+LIGHT = {"mae": ["pretext.decoder_dim=32", "pretext.decoder_depth=1"], "byol": ["pretext.hidden_dim=64"]}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as users have: colours and greys, several sizes, PNG and JPEG, one broken file in 240."""
+    folder = tmp_path_factory.mktemp("images")
+    digits = load_digits()
+    sides = np.random.default_rng(0).integers(20, 40, size=(240, 2))
+    for number, (image, label) in enumerate(zip(digits.images[:240], digits.target[:240], strict=True)):
+        place = folder / f"digit_{label}"
+        place.mkdir(exist_ok=True)
+        picture = Image.fromarray((image * 15.9).astype(np.uint8)).resize(tuple(sides[number].tolist()))
+        picture = picture.convert("RGB") if number % 3 else picture
+        picture.save(place / f"{number:03d}.{'png' if number % 2 else 'jpg'}")
+    (folder / "digit_0" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    return folder
+
+
+@pytest.mark.parametrize("task", choices_in("pretext"))
+@pytest.mark.parametrize("data", KINDS)
+def test_a_task_trains_and_its_encoder_can_be_measured(task: str, data: str, images: Path, tmp_path: Path) -> None:
+    words = [f"data={data}", "data.batch_size=16", *LIGHT.get(task, [])]
+    if data == "folder":
+        words += [f"data.path={images}", "data.size=[24,24]", "data.workers=1"]
+    pretrain = ["pretrain", f"pretext={task}", "debug=short", "trainer=cpu", "trainer.progress_bar=false", "monitors=none"]
+    assert cli.run([*pretrain, *words, f"run.dir={tmp_path / 'run'}"]) == 0
+    assert load_encoder(tmp_path / "run").history["steps"] == 4
+    embed = ["embed", f"from_run={tmp_path / 'run'}", "split=test", f"run.dir={tmp_path / 'embeddings'}", "accelerator=cpu"]
+    if data in {"digits", "folder"}:
+        assert cli.run(embed) == 0
+        assert any(path.suffix == ".npz" for path in (tmp_path / "embeddings").iterdir())
+
+
+def test_an_unreadable_image_is_named_in_the_run_folder(images: Path, tmp_path: Path) -> None:
+    words = ["pretrain", "pretext=rotation", "data=folder", f"data.path={images}", "data.size=[24,24]", "monitors=none"]
+    words += ["trainer=cpu", "trainer.max_epochs=1.2", "data.batch_size=16", "trainer.progress_bar=false", "logger=none"]
+    assert cli.run([*words, f"run.dir={tmp_path / 'run'}"]) == 0
+    text = (tmp_path / "run" / "bad_samples.csv").read_text()
+    assert "broken.jpg" in text
