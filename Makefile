@@ -41,7 +41,7 @@ floors: install
 	$(BIN)/lint-imports
 
 docs: install  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: install
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"

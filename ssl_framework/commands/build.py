@@ -152,7 +152,7 @@ def trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=make(strategy) if isinstance(strategy, dict) else strategy,
+        strategy=make(_sharded(strategy, devices, num_nodes)) if isinstance(strategy, dict) else strategy,
         precision=precision(settings, accelerator),
         gradient_clip_val=gradient_clip_val,
         limit_val_batches=limit_val_batches,
@@ -162,6 +162,14 @@ def trainer(
         logger=loggers(settings) or False,
         callbacks=callbacks,
     )
+
+
+def _sharded(strategy: Settings, devices: int | str | list[int], num_nodes: int) -> Settings:
+    """FSDP2 over all processes: Lightning's own "auto" shards over the nodes alone."""
+    if strategy.get("data_parallel_size") != "auto":
+        return strategy
+    here = len(devices) if isinstance(devices, list) else int(devices)
+    return {**strategy, "data_parallel_size": (torch.cuda.device_count() if here == -1 else here) * num_nodes}
 
 
 def trainer_keys(settings: Settings) -> Settings:

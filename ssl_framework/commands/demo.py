@@ -45,7 +45,8 @@ def run(settings: Settings) -> dict[str, Any]:
     folder.write_results(home, {"rows": rows})
     (home / "results.md").write_text(report.markdown(rows) + "\n")
     pictures = _pictures(home, loaded, data, rows)
-    say("", report.text(rows), "")
+    gains = [report.gain(rows, "frozen", floor) for floor in ("random encoder", "raw pixels")]
+    say("", report.text(rows), *gains, "")
     say(f"run folder: {home}", *[f"picture:    {picture}" for picture in pictures])
     return {"run": str(home), "rows": rows, "pictures": list(map(str, pictures))}
 

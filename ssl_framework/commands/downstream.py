@@ -40,7 +40,7 @@ def run(settings: Settings) -> dict[str, Any]:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
-    home = folder.begin(settings)
+    home = data.bad_samples.folder = folder.begin(settings)
     rows: list[Row] = []
     for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
         rows.append(_transfer(settings, loaded, data, seed, home))

@@ -35,7 +35,7 @@ def run(settings: Settings) -> dict[str, Any]:
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
     labelled = data.split(split)
-    home = folder.begin(settings)
+    home = data.bad_samples.folder = folder.begin(settings)
     embeddings = embed(
         loaded.encoder.cut(settings["cut"]),
         labelled,

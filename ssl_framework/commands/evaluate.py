@@ -32,7 +32,7 @@ def run(settings: Settings) -> dict[str, Any]:
     loaded = build.load(settings["encoder_file"], data.facts)
     encoder = loaded.encoder.cut(settings["cut"])
     splits = splits_of(data)
-    home = folder.begin(settings)
+    home = data.bad_samples.folder = folder.begin(settings)
     rows = study(
         encoder,
         splits,
@@ -50,7 +50,9 @@ def run(settings: Settings) -> dict[str, Any]:
         f"## Linear probe\n\n{report.markdown(linear)}\n\n## Nearest neighbours\n\n{report.markdown(neighbours)}\n"
     )
     picture = report.save(report.label_efficiency(linear), home / "labels.png")
-    say("linear probe", report.text(linear), "", "nearest neighbours", report.text(neighbours))
+    ours = linear[0]["method"]
+    gains = [report.gain(linear, ours, floor) for floor in dict.fromkeys(row["method"] for row in linear) if floor != ours]
+    say("linear probe", report.text(linear), *gains, "", "nearest neighbours", report.text(neighbours))
     say("", f"rows: {home / 'results.json'}", f"picture: {picture}")
     return {"run": str(home), "rows": rows}
 

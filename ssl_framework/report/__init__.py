@@ -2,12 +2,13 @@
 
 from ssl_framework.report.figures import embedding_map, label_efficiency, read_metrics, training_curves, views_grid
 from ssl_framework.report.style import save
-from ssl_framework.report.table import Cell, Summary, markdown, summarise, text
+from ssl_framework.report.table import Cell, Summary, gain, markdown, summarise, text
 
 __all__ = [
     "Cell",
     "Summary",
     "embedding_map",
+    "gain",
     "label_efficiency",
     "markdown",
     "read_metrics",

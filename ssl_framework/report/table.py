@@ -7,7 +7,7 @@ value to show (a share in [0, 1]). Rows whose ``classifier`` is "knn" stand apar
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ssl_framework.metrics import interval
+from ssl_framework.metrics import interval, paired_interval
 
 Row = Mapping[str, Any]
 Budget = int | str
@@ -70,6 +70,39 @@ def summarise(rows: Iterable[Row], value: str = "accuracy") -> Summary:
     cells = {key: _cell(list(seeds.values())) for key, seeds in values.items()}
     methods = tuple(dict.fromkeys(method for method, _ in cells))
     return Summary(methods, tuple(sorted({budget for _, budget in cells}, key=_order)), cells)
+
+
+def gain(rows: Iterable[Row], method: str, over: str, value: str = "accuracy") -> str:
+    """What one method gains over another with the same labels, seed by seed, in one sentence.
+
+    Args:
+        rows: of a study, in any order.
+        method: the one that gains.
+        over: the other.
+        value: the key to compare.
+
+    Returns:
+        For each budget that both have, the mean difference and its paired 95 % t interval, in points.
+
+    Raises:
+        ValueError: they share no budget, or have different seeds.
+    """
+    found: dict[Budget, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if _method(row) in (method, over):
+            found.setdefault(row["budget"], {}).setdefault(_method(row), {})[row["seed"]] = float(row[value])
+    parts: list[str] = []
+    for budget in sorted(found, key=_order):
+        if len(found[budget]) == 2:
+            a, b = found[budget][method], found[budget][over]
+            if a.keys() != b.keys():
+                raise ValueError(f"{method} and {over} have different seeds at budget {budget}: run both with the same ones.")
+            difference = paired_interval([a[seed] for seed in sorted(a)], [b[seed] for seed in sorted(a)])
+            width = f" ± {100 * difference.half_width:.1f}" if len(a) > 1 else ""
+            parts.append(f"{100 * difference.mean:+.1f}{width} at {budget}")
+    if not parts:
+        raise ValueError(f"{method} and {over} share no budget: there is nothing to compare.")
+    return f"{method} over {over}, same labels, in points: {', '.join(parts)}"
 
 
 def text(rows: Iterable[Row], value: str = "accuracy") -> str:

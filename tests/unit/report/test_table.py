@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssl_framework.report import markdown, summarise, text
+from ssl_framework.report import gain, markdown, summarise, text
 
 
 def _rows(method, budget, values, **more):
@@ -50,6 +50,23 @@ def test_markdown_has_a_column_for_each_budget():
 def test_neighbours_stand_apart():
     rows = [*_rows("frozen", 1, [0.5, 0.6], classifier="linear"), *_rows("frozen", 1, [0.3, 0.4], classifier="knn")]
     assert summarise(rows).methods == ("frozen", "frozen, kNN")
+
+
+def test_a_gain_is_paired_seed_by_seed():
+    shared = [0.1, -0.2, 0.3]  # what the labels drawn do to both
+    rows = [
+        *_rows("frozen", 1, [0.6 + s for s in shared]),
+        *_rows("raw pixels", 1, [0.5 + s + e for s, e in zip(shared, (0.01, 0.0, -0.01), strict=True)]),
+        *_rows("frozen", "all", [0.9]),
+        *_rows("raw pixels", "all", [0.95]),
+        *_rows("scratch", 10, [0.5]),
+    ]
+    low, high = stats.t.interval(0.95, 2, loc=0.1, scale=stats.sem([0.09, 0.1, 0.11]))
+    assert gain(rows, "frozen", "raw pixels").endswith(f"in points: +10.0 ± {50 * (high - low):.1f} at 1, -5.0 at all")
+    with pytest.raises(ValueError, match="share no budget"):
+        gain(rows, "frozen", "scratch")
+    with pytest.raises(ValueError, match="different seeds"):
+        gain([*rows, {"method": "frozen", "budget": 1, "seed": 7, "accuracy": 0.5}], "frozen", "raw pixels")
 
 
 def test_rows_of_two_studies_are_not_mixed():
