@@ -1,5 +1,6 @@
 """From the words of a command line to one configuration, with Hydra underneath and its mistakes put into one sentence."""
 
+import math
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ Settings = dict[str, Any]
 DATA_ROOT = "SSL_FRAMEWORK_DATA"
 INHERITED = "resume", "from_run"  # keys whose run lends its own words to the command line
 NOT_LENT = "run.dir", "resume", "from_run", "hydra."  # words that belong to one run only
+
+_NOT_OF_THE_DATA = "_target_", "path", "seed"  # follow from the choice, from where the data lie, from the seed
 
 
 @contextmanager
@@ -167,12 +170,28 @@ def inherited(verb: str, words: Sequence[str]) -> list[str]:
     if key == "resume" and saved["run"]["verb"] != verb:
         raise ValueError(f"resume={folder}: that is a run of `{saved['run']['verb']}`, not of `{verb}`.")
     if key == "from_run" and verb != "pretrain":
-        lent = [w for w in lent if w.startswith(("data=", "data.", "data_root="))]
+        lent = _data_of(saved, lent)
         if any(w.startswith("data=") for w in words):
             lent = []
         if not any(w.startswith("encoder_file=") for w in words):
             lent.append(f"encoder_file={quoted(folder)}")
     return latest([w for w in lent if not _overruled(w, words, saved["run"]["choices"])] + list(words))
+
+
+def _data_of(saved: Settings, words: Sequence[str]) -> list[str]:
+    """The words that choose the data of a run, also where its experiment chose them and no word did."""
+    said = [w for w in words if w.startswith(("data.", "data_root="))]
+    choices = saved["run"]["choices"]
+    kept = [] if choices.get("experiment") is None else [key for key in saved["data"] if key not in _NOT_OF_THE_DATA]
+    set_by_experiment = [f"data.{key}={_word(saved['data'][key])}" for key in kept]
+    return latest([f"data={choices['data']}", *set_by_experiment, *said])
+
+
+def _word(value: Any) -> str:
+    """A plain value as Hydra reads it."""
+    if isinstance(value, str):
+        return quoted(value)
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).splitlines()[0]
 
 
 def latest(words: Sequence[str]) -> list[str]:

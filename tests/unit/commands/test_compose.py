@@ -97,6 +97,15 @@ def test_an_evaluation_takes_encoder_and_data_of_a_run(tmp_path: Path) -> None:
     assert compose.compose("evaluate", [f"from_run={run}", "data=digits"])["data"]["_target_"].endswith("digits")
 
 
+def test_data_that_an_experiment_chose_are_the_runs_data_too(tmp_path: Path) -> None:
+    words = ["experiment=fashion_mnist_simclr", "data_root=here", "data.val_share=0.2"]
+    run = saved(tmp_path / "a", "pretrain", words)
+    for verb in ("evaluate", "downstream", "embed"):
+        data = compose.compose(verb, [f"from_run={run}"])["data"]
+        assert (data["name"], data["path"], data["val_share"]) == ("FashionMNIST", "here/fashion_mnist", 0.2)
+    assert compose.compose("evaluate", [f"from_run={run}", "data_root=there"])["data"]["path"] == "there/fashion_mnist"
+
+
 def test_a_run_of_another_verb_is_not_resumed(tmp_path: Path) -> None:
     run = saved(tmp_path / "a", "evaluate", ["encoder_file=x"])
     with pytest.raises(ValueError, match="that is a run of `evaluate`, not of `pretrain`"):
