@@ -104,6 +104,7 @@ class DataModule(pl.LightningDataModule):
         self.position = 0
         self.bad_samples = BadSamples()
         learn = labelled if labelled is not None else train
+        self._val_carved = val is None
         if val is None:
             learn, val = carve(learn, val_share, split_seed)
         self.train = learn if labelled is None else train
@@ -185,6 +186,10 @@ class DataModule(pl.LightningDataModule):
         source = self._splits.get(name)
         if source is None or len(source) == 0:
             remedy = {"val": "give data.val_share above 0", "test": "give test data, or measure on val"}.get(name)
+            if name == "val" and self._val_carved and self.val_share > 0:
+                learn = self._splits["train"]
+                few = "images" if learn is None or learn.targets is None else "images per class"
+                remedy = f"too few {few} for data.val_share={self.val_share}: give a larger share"
             raise ValueError(f"{self.name} has no {name} split: {remedy or 'the splits are train, val and test'}.")
         return Labelled(source, self._size, split=name, bad=self.bad_samples)
 

@@ -16,8 +16,7 @@ MAX_PIXELS = 64_000_000
 
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 _TRANSPARENT = {"LA", "La", "PA", "RGBA", "RGBa"}
-# What Pillow's readers raise on damaged files; anything else is a fault of ours and must be seen.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -27,6 +26,7 @@ _DAMAGE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+"""What Pillow's readers raise on damaged files; anything else is a fault of ours and must be seen."""
 
 
 def decode(file: Path | bytes, channels: int) -> Tensor:
@@ -50,7 +50,7 @@ def decode(file: Path | bytes, channels: int) -> Tensor:
             if image.width * image.height > MAX_PIXELS:
                 raise BadSampleError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             return to_tensor(image, channels)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise BadSampleError(f"{type(error).__name__}: {error}") from error
 
 

@@ -114,8 +114,9 @@ def folder(
 ) -> DataModule:
     """Your own images.
 
-    ``path/train``, ``path/val`` and ``path/test`` are the splits where there is a ``train``; else validation and test are
-    carved from all images of ``path``. Without labels nothing is carved for the test, since nothing could be measured on it.
+    ``path/train``, ``path/val`` and ``path/test`` are the splits where all folders of ``path`` bear such names; where none
+    does, validation and test are carved from all images of ``path``. Without labels nothing is carved for the test, since
+    nothing could be measured on it.
 
     Args:
         path: the folder.
@@ -125,14 +126,13 @@ def folder(
 
     Raises:
         FileNotFoundError: no folder, or no image in it.
-        ValueError: no path, no size, or class folders that do not fit.
+        ValueError: no path, no size, class folders that do not fit, or names of splits that leave open what is meant.
     """
     root = existing(path, "image folder")
     if not root.is_dir():
         raise FileNotFoundError(f"{root.absolute()} is not a folder: data.path is the folder of the images.")
     channels = read_as(options)
-    below = sorted(path.name for path in root.iterdir() if path.is_dir())
-    parts = {_SPLITS[name]: root / name for name in below if name in _SPLITS} if "train" in below else {"train": root}
+    parts = _parts(root)
     train = FolderSource(parts["train"], channels, labels)
     has_labels = train.targets is not None
     val, test = (
@@ -144,6 +144,39 @@ def folder(
     return DataModule(train, val, test, name=str(root), **options)
 
 
+def _parts(root: Path) -> dict[str, Path]:
+    """Folders of the splits (train, val, test); the whole is ``train`` where no folder is called like a split."""
+    below = sorted(path.name for path in root.iterdir() if path.is_dir() and _seen(path.name))
+    splits = [name for name in below if name.lower() in _SPLITS]
+    others = [name for name in below if name not in splits]
+    if not splits:
+        return {"train": root}
+    if others:
+        raise ValueError(
+            f"{root} has {', '.join(splits)}, called like splits, beside {', '.join(others)}, which are none: if all are "
+            f"classes, rename {', '.join(splits)}; if not, move {', '.join(others)} elsewhere, or give data.path the folder to "
+            "train on."
+        )
+    parts: dict[str, Path] = {}
+    for name in splits:
+        split = _SPLITS[name.lower()]
+        if split in parts:
+            raise ValueError(
+                f"{root} has both {parts[split].name} and {name}, two names of the {split} split: keep one, or merge them."
+            )
+        parts[split] = root / name
+    if "train" not in parts:
+        raise ValueError(
+            f"{root} has the splits {', '.join(splits)} and none called train: rename the folder to train on, or give it as "
+            "data.path."
+        )
+    return parts
+
+
+def _seen(folder_name: str) -> bool:
+    return not folder_name.startswith(".") and folder_name != "__MACOSX"
+
+
 def _images(root: Path) -> Iterator[Path]:
     """Paths of the image files below `root`, relative to it."""
     seen: set[str] = set()
@@ -153,7 +186,7 @@ def _images(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        folders[:] = sorted(name for name in folders if _seen(name))
         for name in files:
             path = Path(here) / name
             if not name.startswith(".") and path.suffix.lower() in EXTENSIONS and path.is_file():

@@ -14,6 +14,7 @@ from ssl_framework.data.split import carve
 from ssl_framework.types import BadSampleError
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+_SHARDS = _SPLITS | {"training": "train", "eval": "val", "evaluation": "val", "testing": "test"}
 
 
 class ParquetSource:
@@ -100,8 +101,9 @@ def parquet(
     """A table of images.
 
     Args:
-        path: a ``.parquet`` file, or a folder of shards whose names begin with train, val, validation or test (in that folder
-            or in ``data/`` below it); what is neither there nor an absolute path is taken for a name on the hub, and fetched.
+        path: a ``.parquet`` file, or a folder of shards whose names begin with train, val, validation or test, or of which
+            none does (in that folder or in ``data/`` below it); what is neither there nor an absolute path is taken for a name
+            on the hub, and fetched.
         image_column: holds the bytes.
         label_column: holds the labels, numbers or names; None: no labels.
         test_share: carved for the test split where the table has none and is labelled.
@@ -109,7 +111,7 @@ def parquet(
 
     Raises:
         FileNotFoundError: no such file or folder, or no shards in it.
-        ValueError: no path, or a column that is not there.
+        ValueError: no path, a column that is not there, or shards of which only some name a split.
     """
     given = data_path(path, "the parquet files")
     channels = read_as(options)
@@ -131,17 +133,27 @@ def parquet(
 
 
 def shards(root: Path) -> dict[str, list[Path]]:
-    """Parquet files of a folder by split (train, val, test); files that name no split are training files.
+    """Parquet files of a folder by split (train, val, test); where no file names a split, all are training files.
 
     Args:
         root: a folder, or one file.
+
+    Raises:
+        ValueError: some files name a split and others none; these may be held-out ones, and are not pretrained on.
     """
     files = [root] if root.is_file() else sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
     found: dict[str, list[Path]] = {}
     for file in files:
-        word = re.split(r"[-_.]", file.name)[0]
-        found.setdefault("train" if root.is_file() else _SPLITS.get(word, "train"), []).append(file)
-    return found
+        word = "".join(re.findall(r"^[a-z]+", file.name.lower()))
+        found.setdefault("train" if root.is_file() else _SHARDS.get(word, ""), []).append(file)
+    unnamed = found.pop("", [])
+    if unnamed and found:
+        shown = ", ".join(file.name for file in unnamed[:5]) + (f" and {len(unnamed) - 5} more" if len(unnamed) > 5 else "")
+        raise ValueError(
+            f"Shards of {root} name the splits {', '.join(sorted(found))}, but {shown} name none: begin their names with "
+            "train, val or test, or move them elsewhere."
+        )
+    return found or ({"train": unnamed} if unnamed else {})
 
 
 def _tables(given: Path, text: str) -> dict[str, Any]:

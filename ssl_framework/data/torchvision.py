@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_framework.data.arrays import ArraySource
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import to_tensor
+from ssl_framework.data.decode import DAMAGE, to_tensor
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve
 from ssl_framework.types import BadSampleError, Source
@@ -82,7 +82,7 @@ class DatasetSource:
         """One ``(C, H, W)`` uint8 image."""
         try:
             return to_tensor(self._dataset[index][0], self._channels)
-        except (OSError, SyntaxError, ValueError) as error:
+        except DAMAGE as error:
             raise BadSampleError(f"{type(error).__name__}: {error}") from error
 
     def name(self, index: int) -> str:

@@ -161,6 +161,13 @@ def test_no_labels_where_labels_are_needed(kit: Any) -> None:
         DataModule(kit.numbers(50), name="n").split("train")
 
 
+def test_a_share_that_takes_nothing_from_small_classes_is_named(kit: Any) -> None:
+    with pytest.raises(ValueError, match=r"no val split: too few images per class for data\.val_share=0\.1: give a larger"):
+        DataModule(labelled_source(per_class=4), name="n", val_share=0.1).split("val")
+    with pytest.raises(ValueError, match=r"too few images for data\.val_share=0\.1: give a larger share"):
+        DataModule(kit.numbers(4), name="n", val_share=0.1).split("val")
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"), [("test", "give test data"), ("val", "val_share above 0"), ("tset", "train, val and test")]
 )

@@ -43,6 +43,36 @@ def test_train_val_and_test_folders_are_the_splits(kit: Any, tmp_path: Path) -> 
     assert [len(data.split(name)) for name in ("train", "val", "test")] == [2, 4, 6]  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("name", ["train", "test", "Val"])
+def test_a_class_called_like_a_split_does_not_swallow_the_others(kit: Any, tmp_path: Path, name: str) -> None:
+    classes(tmp_path, kit, names=("bus", "car", name))
+    with pytest.raises(ValueError, match=rf"has {name}, called like splits, beside bus, car, .*rename {name};.*data\.path"):
+        folder(tmp_path, **SIZE)
+
+
+@pytest.mark.parametrize(("one", "two"), [("val", "valid"), ("valid", "validation"), ("Test", "test")])
+def test_two_names_of_one_split(kit: Any, tmp_path: Path, one: str, two: str) -> None:
+    for name in ("train", one, two):
+        classes(tmp_path / name, kit, per_class=2)
+    with pytest.raises(ValueError, match=rf"both {one} and {two}, two names of the (val|test) split: keep one"):
+        folder(tmp_path, **SIZE)
+
+
+def test_splits_without_train(kit: Any, tmp_path: Path) -> None:
+    for name in ("val", "test"):
+        classes(tmp_path / name, kit, per_class=2)
+    with pytest.raises(ValueError, match=r"the splits test, val and none called train: rename"):
+        folder(tmp_path, **SIZE)
+
+
+def test_hidden_folders_and_files_beside_splits_do_not_matter(kit: Any, tmp_path: Path) -> None:
+    for i, name in enumerate(("Train", "validation", "__MACOSX", ".cache")):
+        classes(tmp_path / name, kit, per_class=2 + i)
+    (tmp_path / "README.txt").write_text("x")
+    data = folder(tmp_path, test_share=0, **SIZE)
+    assert [len(data.split(name)) for name in ("train", "val")] == [4, 6]  # type: ignore[arg-type]
+
+
 def test_a_test_class_that_training_lacks_is_named(kit: Any, tmp_path: Path) -> None:
     classes(tmp_path / "train", kit)
     classes(tmp_path / "test", kit, names=("ant", "yak"))

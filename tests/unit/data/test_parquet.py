@@ -50,6 +50,27 @@ def test_shards_name_their_splits(tmp_path: Path, place: str) -> None:
     assert [len(data.split(name)) for name in ("train", "val", "test")] == [12, 2, 6]  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("names", [("Train-0", "VAL-0", "Testing-0"), ("training_0", "eval1", "TEST.0")])
+def test_shards_name_their_splits_in_any_case(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name, n in zip(names, (12, 2, 6), strict=True):
+        write(tmp_path / f"{name}.parquet", n)
+    data = parquet(tmp_path, **OPTIONS)
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [12, 2, 6]  # type: ignore[list-item]
+
+
+def test_shards_of_which_only_some_name_a_split(tmp_path: Path) -> None:
+    for name in ("train-0", "holdout-0", "unseen"):
+        write(tmp_path / f"{name}.parquet", 10)
+    with pytest.raises(ValueError, match=r"name the splits train, but holdout-0\.parquet, unseen\.parquet name none: begin"):
+        parquet(tmp_path, **OPTIONS)
+
+
+def test_shards_of_which_none_names_a_split_are_all_training(tmp_path: Path) -> None:
+    for i in range(2):
+        write(tmp_path / f"{i:04}.parquet", 10)
+    assert parquet(tmp_path, val_share=0, test_share=0, **OPTIONS).num_samples == 20
+
+
 def test_bytes_without_a_struct_and_names_as_labels(tmp_path: Path) -> None:
     data = parquet(write(tmp_path / "a.parquet", 20, lambda i: "dog" if i % 2 else "cat", png), **OPTIONS)
     assert data.facts.classes == ("cat", "dog")

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from ssl_framework.data import DataModule, cifar10, torchvision_dataset
+from ssl_framework.data.decode import DAMAGE
+from ssl_framework.data.torchvision import DatasetSource
+from ssl_framework.types import BadSampleError
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,6 +82,16 @@ def test_pets_are_decoded_and_damaged_files_are_named(kit: Any, tmp_path: Path) 
     assert [b.bad.tolist() for b in batches if b.bad is not None] == [[4]]
     with pytest.raises(ValueError, match=r"1 of 20 test samples.*OxfordIIITPet:test\[4\]"):
         data.test_split().images(range(20))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_whatever_a_damaged_file_raises_is_a_bad_sample(kind: type[Exception]) -> None:
+    class Damaged:
+        def __getitem__(self, index: int) -> Any:
+            raise kind("planted")
+
+    with pytest.raises(BadSampleError, match=f"{kind.__name__}: planted"):
+        DatasetSource(Damaged(), None, None, 3, "d").read(0)
 
 
 @pytest.mark.parametrize(
