@@ -14,6 +14,7 @@ from torch import nn
 from ssl_framework import run
 from ssl_framework.checkpoint import Loaded, load_encoder
 from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.console import say
 from ssl_framework.commands.explain import did_you_mean
 from ssl_framework.data import DataModule
 from ssl_framework.optim import OptimizerSpec
@@ -87,6 +88,9 @@ def monitors(settings: Settings, main: DataModule) -> list[pl.Callback]:
     nodes = [node for node in (settings.get("monitors") or {}).values() if node is not None]
     wants = ["data" in inspect.signature(hydra.utils.get_object(node["_target_"])).parameters for node in nodes]
     labelled = data(settings, "labelled_data") if settings.get("labelled_data") and any(wants) else main
+    if any(wants) and labelled is main and main.facts.classes is None:
+        say("these data have no labels: the online probe and neighbours are off (data@labelled_data=... gives them others).")
+        nodes, wants = [node for node, want in zip(nodes, wants, strict=True) if not want], [False] * wants.count(False)
     return [make(node, **({"data": labelled} if want else {})) for node, want in zip(nodes, wants, strict=True)]
 
 
@@ -112,10 +116,13 @@ def precision(settings: Settings, accelerator: str) -> str:
     asked = str(settings["precision"])
     if asked not in PRECISIONS:
         raise ValueError(f"precision={asked}: no such precision. {did_you_mean(asked, ['32', 'bf16-mixed', '16-mixed'])}")
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    if asked.startswith("16") and on_cpu:
+    if asked.startswith("16") and _on_cpu(accelerator):
         raise ValueError(f"precision={asked} needs a CUDA GPU: on a CPU take bf16-mixed or 32.")
     return PRECISIONS[asked]
+
+
+def _on_cpu(accelerator: str) -> bool:
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
 def trainer(
@@ -128,6 +135,7 @@ def trainer(
     devices: int | str | list[int],
     num_nodes: int,
     strategy: str | Settings,
+    sync_batchnorm: bool,
     max_epochs: float | None,
     max_steps: int | None,
     accumulate_grad_batches: int,
@@ -140,8 +148,10 @@ def trainer(
 ) -> pl.Trainer:
     """A Trainer that counts steps: `max_steps` of them, or as many as `max_epochs` passes over the data take.
 
-    The other arguments are Lightning's, except that a validation comes every `val_check_interval` optimiser steps.
+    The other arguments are Lightning's, except that a validation comes every `val_check_interval` optimiser steps, and that
+    "auto" is a CUDA GPU or the CPU: Apple's GPUs have no float64, which the keyed draws and the ranks need.
     """
+    on_cpu = _on_cpu(accelerator)
     return run.trainer(
         epochs=max_epochs if max_steps is None else None,
         steps=max_steps,
@@ -149,10 +159,11 @@ def trainer(
         accumulate=accumulate_grad_batches,
         val_every=None if val_check_interval is None else val_check_interval * accumulate_grad_batches,
         default_root_dir=str(folder),
-        accelerator=accelerator,
+        accelerator="cpu" if on_cpu else accelerator if accelerator != "auto" else "gpu",
         devices=devices,
         num_nodes=num_nodes,
         strategy=make(_sharded(strategy, devices, num_nodes)) if isinstance(strategy, dict) else strategy,
+        sync_batchnorm=sync_batchnorm and not on_cpu,
         precision=precision(settings, accelerator),
         gradient_clip_val=gradient_clip_val,
         limit_val_batches=limit_val_batches,

@@ -26,6 +26,7 @@ DATA_ROOT = "SSL_FRAMEWORK_DATA"
 INHERITED = "resume", "from_run"  # keys whose run lends its own words to the command line
 NOT_LENT = "run.dir", "resume", "from_run", "hydra."  # words that belong to one run only
 
+_PLACE = "accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm"  # keys of `trainer` that say where
 _NOT_OF_THE_DATA = "_target_", "path", "seed"  # follow from the choice, from where the data lie, from the seed
 
 
@@ -200,8 +201,13 @@ def latest(words: Sequence[str]) -> list[str]:
 
 
 def _overruled(lent: str, words: Sequence[str], choices: dict[str, str]) -> bool:
-    """Whether a lent ``group.key=`` belongs to a choice that the user replaces by ``group=other``."""
-    node, dot, _ = lent.split("=", 1)[0].partition(".")
+    """Whether a lent ``group.key=`` belongs to a choice that the user replaces by ``group=other``.
+
+    The choices of `trainer` share their keys: another one changes where a run is trained, and never for how long.
+    """
+    node, dot, key = lent.split("=", 1)[0].partition(".")
+    if node == "trainer" and key not in _PLACE:
+        return False
     return bool(dot) and any(w.startswith(f"{node}=") and w != f"{node}={choices.get(node)}" for w in words)
 
 

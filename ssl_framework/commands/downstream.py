@@ -36,6 +36,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     if settings["seeds"] < 1:
         raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
+    _check_budget(settings["labels_per_class"])
     build.precision(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
@@ -44,6 +45,7 @@ def run(settings: Settings) -> dict[str, Any]:
     rows: list[Row] = []
     for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
         rows.append(_transfer(settings, loaded, data, seed, home))
+        folder.write_results(home, {"encoder_file": settings["encoder_file"], "run": str(home), "rows": rows})
         say(f"seed {seed}: " + ", ".join(f"{k} {v:.4f}" for k, v in rows[-1].items() if isinstance(v, float)))
     result: dict[str, Any] = {"run": str(home), "rows": rows}
     if all("accuracy" in row for row in rows):
@@ -68,15 +70,20 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     except SystemExit:
         if not trainer.interrupted:
             raise
-        raise StoppedError(f"stopped by Ctrl-C at seed {seed}; what was measured before is printed above.") from None
+        raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
     metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
     return {"method": _method(settings), "budget": "all" if budget is None else budget, "seed": seed, **metrics}
 
 
-def split(data: DataModule, labels_per_class: int | None, seed: int) -> LabelledData:
+def _check_budget(budget: Any) -> None:
+    if budget not in (None, "all") and (not isinstance(budget, int) or budget < 1):
+        raise ValueError(f"labels_per_class={budget}: give a whole number from 1, or all.")
+
+
+def split(data: DataModule, labels_per_class: int | str | None, seed: int) -> LabelledData:
     """The splits of the data, with so many labels to learn from."""
     train = data.split("train")
-    if labels_per_class is not None:
+    if isinstance(labels_per_class, int):
         train = train.subset(labels_per_class, seed)
     val = data.split("val") if data.val_share > 0 else None
     return LabelledData(train, val, data.test_split(), batch_size=data.batch_size, workers=data.workers, seed=seed)
@@ -96,16 +103,16 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> Downs
         preprocessing=loaded.preprocessing,
         optimizer=build.optimizer(settings),
         cut=settings["cut"],
-        views=_augmentation(settings, loaded, facts),
+        views=_augmentation(settings, loaded, facts, seed),
         seed=seed,
     )
 
 
-def _augmentation(settings: Settings, loaded: Loaded, facts: Facts) -> ViewMaker | None:
+def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> ViewMaker | None:
     if settings.get("views") is None:
         return None
     seen = plain(**loaded.preprocessing)  # augmentation normalises as the encoder is used to
-    return build.views(settings["views"], facts._replace(size=seen.size, mean=seen.mean, std=seen.std))
+    return build.views({**settings["views"], "seed": seed}, facts._replace(size=seen.size, mean=seen.mean, std=seen.std))
 
 
 def _method(settings: Settings) -> str:

@@ -32,7 +32,16 @@ def sentence(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, (ValueError, *_PATH_ERRORS)) and _ours(error):
         return str(error).strip()
-    return None
+    return _from_worker(str(error).strip().splitlines()) if isinstance(error, ValueError) else None
+
+
+def _from_worker(told: list[str]) -> str | None:
+    """The message of a mistake that a loader's worker found: torch hands it over as text, with the worker's traceback."""
+    frames = [line for line in told if line.lstrip().startswith('File "')]
+    ours = bool(frames) and f"{_PACKAGE.name}/" in frames[-1]
+    if not told or not told[0].startswith("Caught ValueError in DataLoader worker") or not ours:
+        return None
+    return told[-1].removeprefix("ValueError: ")
 
 
 def _ours(error: BaseException) -> bool:

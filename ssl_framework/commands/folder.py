@@ -21,6 +21,7 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import is_first
 
 # A resumed run may change how it is run and watched, and where the same data lies; never what is trained.
+_NEVER = "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"
 _MAY_CHANGE = (
     "trainer.",
     "logger.",
@@ -62,7 +63,7 @@ def go_on(settings: Settings) -> Settings:
     old = flat(compose.compose(saved["run"]["verb"], compose.words_of(saved), folder=run))
     new = flat(settings)
     changed = [key for key in (*old, *(k for k in new if k not in old)) if old.get(key) != new.get(key)]
-    refused = [key for key in changed if not key.startswith(_MAY_CHANGE)]
+    refused = [key for key in changed if key in _NEVER or not key.startswith(_MAY_CHANGE)]
     if refused:
         names = ", ".join(f"{key} (was {old.get(key)}, now {new.get(key)})" for key in refused[:4])
         more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
@@ -73,8 +74,6 @@ def go_on(settings: Settings) -> Settings:
     for key in changed:
         _set(merged, key.split("."), new.get(key))
     merged["resume"], merged["run"] = run, {**settings["run"], "dir": run}
-    if is_first():
-        _note_resumption(Path(run), merged)
     return merged
 
 
@@ -135,7 +134,11 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _note_resumption(folder: Path, settings: Settings) -> None:
+def note_resumption(settings: Settings) -> None:
+    """Write into the run folder with what it goes on; only when nothing stands in the way any more."""
+    if not is_first():
+        return
+    folder = Path(settings["run"]["dir"])
     write_yaml(folder / "config.yaml", {**settings, "resume": None})
     file = folder / "environment.json"
     first = json.loads(file.read_text()) if file.is_file() else {}

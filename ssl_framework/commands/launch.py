@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_framework.commands import compose, explain
+from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.quiet import quiet
 
 # The run folder is ours alone: no second copy of the configuration and no log file of Hydra's in it.
@@ -50,8 +51,6 @@ def launch(verb: str, words: Sequence[str], *, sweep: bool = False) -> None:
     folder = _folder(verb, words, cfg, sweep=sweep)
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     words = [w for w in words if not w.startswith(("run.dir=", key + "="))] + [*_QUIET, f"{key}={compose.quoted(folder)}"]
-    if not any(w.startswith(("data=", "pretext=", "experiment=")) for w in several):
-        words += [w for w in [compose.suited_views(cfg, words)] if w]
     try:
         with compose.configuration():
             app = GlobalHydra.instance().hydra
@@ -99,6 +98,8 @@ def _sweep_job(cfg: DictConfig) -> Any:  # noqa: ARG001  (Hydra hands it over; i
     quiet()
     try:
         return command.run(settings)
+    except StoppedError as stopped:  # ends a sweep too: Hydra would start its next job
+        raise _Escape(stopped) from stopped
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -44,7 +44,7 @@ def run(settings: Settings) -> dict[str, Any]:
         folder.begin(settings)
     _note_facts(home, data)
     say(_headline(module, data, trainer, home))
-    _fit(trainer, module, data, checkpoint, home)
+    _fit(settings, trainer, module, data, checkpoint, home)
     say(f"encoder: {home / 'encoder.safetensors'}", f"next:    ssl-framework evaluate from_run={home}")
     return {"run": str(home), "steps": trainer.global_step, **{k: float(v) for k, v in trainer.callback_metrics.items()}}
 
@@ -71,17 +71,20 @@ def _trainer(settings: Settings, data: DataModule, home: Path) -> pl.Trainer:
     return build.trainer(settings, data, home, callbacks, **build.trainer_keys(settings))
 
 
-def _fit(trainer: pl.Trainer, module: PretextModule, data: DataModule, checkpoint: Path | None, home: Path) -> None:
+def _fit(
+    settings: Settings, trainer: pl.Trainer, module: PretextModule, data: DataModule, checkpoint: Path | None, home: Path
+) -> None:
     if checkpoint is not None:
         step = int(checkpoint.stem.split("-")[-1])
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.go_on_from(step)
         if step >= trainer.max_steps:
             raise ValueError(
                 f"resume={home} is complete: {step} of {trainer.max_steps} steps are done. To train longer give "
                 "trainer.max_epochs or trainer.max_steps; the learning rate then follows the longer schedule."
             )
+        folder.note_resumption(settings)
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.go_on_from(step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:

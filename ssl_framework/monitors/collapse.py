@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from ssl_framework import keyed
-from ssl_framework.metrics import effective_rank, normalised_std
+from ssl_framework.metrics import effective_rank, normalised_std, rankme
 from ssl_framework.monitors.watch import Every, gather, log
 
 
@@ -126,7 +126,7 @@ class Collapse(pl.Callback):
             rank < max(self._min_rank_share * possible, min(1.5, possible / 2)),
             f"it uses {rank:.1f} of {possible} directions (the limit is {self._min_rank_share:.0%})",
         )
-        return {f"collapse/{name}_std": std, f"collapse/{name}_rank": rank}
+        return {f"collapse/{name}_std": std, f"collapse/{name}_rank": rank, f"collapse/{name}_rankme": rankme(rows)}
 
     def _judge(self, name: str, kind: str, low: bool, what: str) -> None:
         key = f"{name}: {kind}"

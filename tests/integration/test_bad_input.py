@@ -31,6 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_encoder(resnet_micro(in_chans=1, img_size=8), folder / "other", preprocessing=NORMAL, history={})
     text = (folder / "other" / "encoder.yaml").read_text()
     (folder / "other" / "encoder.yaml").write_text(text.replace("name: resnet_micro", "name: vit_micro"))
+    colour = {"mean": [0.5] * 3, "std": [0.3] * 3, "size": [12, 12], "channels": 3}
+    save_encoder(resnet_micro(in_chans=3, img_size=12), folder / "colour", preprocessing=colour, history={})
     (folder / "damaged").mkdir()
     for name in ("encoder.yaml", "encoder.safetensors"):
         (folder / "damaged" / name).write_bytes((folder / "narrow" / name).read_bytes())
@@ -44,20 +46,24 @@ CASES = {
     "a folder that is not there": ("pretrain data=folder data.path={place}/nowhere data.size=[8,8]", "nowhere"),
     "an empty folder": ("pretrain data=folder data.path={place}/empty data.size=[8,8]", "empty"),
     "a class with no images": ("pretrain data=folder data.path={place}/some data.size=[8,8]", "some/b"),
-    "mixed sizes without a size": ("pretrain data=folder data.path={place}/nested", "data.size"),
+    "an image folder without a size": ("pretrain data=folder data.path={place}/nested data.size=null", "data.size"),
     "more than 1 % unreadable": (
         "pretrain pretext=rotation data=folder data.path={place}/rotten data.size=[8,8] data.batch_size=16 trainer.max_steps=6",
-        "1 %",
+        "more than 1%",
     ),
     "mae with a resnet": ("pretrain pretext=mae encoder=resnet_micro", "vit_micro"),
     "a batch larger than the data": ("pretrain data.batch_size=5000", "batch_size"),
-    "a cut beyond the depth": ("downstream encoder_file={place}/narrow cut=4", "cut=4"),
-    "an evaluation cut beyond the depth": ("evaluate encoder_file={place}/narrow cut=9", "cut=9"),
-    "no labels where they are needed": (
+    "an encoder for other channels": (
         "evaluate encoder_file={place}/narrow data=arrays data.path={place}/unlabelled.npz",
         "channels",
     ),
-    "no labels to learn from": ("pretrain data=arrays data.path={place}/unlabelled.npz monitors=default", "labels"),
+    "a cut beyond the depth": ("downstream encoder_file={place}/narrow cut=4", "cut=4"),
+    "an evaluation cut beyond the depth": ("evaluate encoder_file={place}/narrow cut=9", "cut=9"),
+    "no labels where they are needed": (
+        "evaluate encoder_file={place}/colour data=arrays data.path={place}/unlabelled.npz",
+        "labels",
+    ),
+    "a budget that is none": ("downstream encoder_file={place}/narrow labels_per_class=few", "labels_per_class=few"),
     "an encoder file of another architecture": ("evaluate encoder_file={place}/other", "vit_micro"),
     "a damaged encoder file": ("evaluate encoder_file={place}/damaged", "sha256"),
     "an encoder file that is not there": ("downstream encoder_file={place}/nothing", "nothing"),

@@ -12,6 +12,7 @@ from ssl_framework import cli
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.commands.explain import choices_in
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* cannot be read .* and is replaced")  # the broken image below, on purpose
 REAL = pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
 KINDS = [
     pytest.param("digits", id="digits"),
@@ -51,6 +52,17 @@ def test_a_task_trains_and_its_encoder_can_be_measured(task: str, data: str, ima
     if data in {"digits", "folder"}:
         assert cli.run(embed) == 0
         assert any(path.suffix == ".npz" for path in (tmp_path / "embeddings").iterdir())
+
+
+def test_images_without_labels_pretrain_with_all_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, size=(60, 12, 12, 3), dtype=np.uint8))
+    words = ["pretrain", "data=arrays", f"data.path={tmp_path / 'images.npy'}", "debug=short", "data.batch_size=16"]
+    assert (
+        cli.run([*words, "precision=bf16-mixed", "trainer=cpu", "trainer.progress_bar=false", f"run.dir={tmp_path / 'run'}"])
+        == 0
+    )
+    assert "no labels: the online probe and neighbours are off" in capsys.readouterr().out
+    assert "collapse/embedding_rankme" in (tmp_path / "run" / "metrics.csv").read_text()
 
 
 def test_an_unreadable_image_is_named_in_the_run_folder(images: Path, tmp_path: Path) -> None:

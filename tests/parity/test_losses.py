@@ -58,6 +58,12 @@ def test_simclr_does_not_depend_on_scale_order_or_which_view_is_first():
         torch.testing.assert_close(same, loss, rtol=1e-10, atol=0)
 
 
+def test_simclr_compares_the_first_two_views_however_many_are_made():
+    torch.manual_seed(0)
+    task, four = SimCLR(LinearEncoder(16, 6), hidden_dim=8, projection_dim=4).double(), crops(views=4)
+    torch.testing.assert_close(task(views_of(four)).loss, task(views_of(four[:2])).loss, rtol=1e-12, atol=0)
+
+
 def byol(**numbers: int) -> BYOL:
     torch.manual_seed(0)
     return BYOL(LinearEncoder(16, 6), hidden_dim=8, projection_dim=4, **numbers).double()

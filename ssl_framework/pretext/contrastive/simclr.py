@@ -48,6 +48,6 @@ class SimCLR(PretextModule):
 
     def forward(self, views: Views) -> Step:
         """Both views in one forward, as the official code does, so BatchNorm sees them together."""
-        h = self.encoder(views.global_crops.flatten(0, 1)).pooled  # (V * B, D)
-        z = self.projector(h)  # (V * B, P)
+        h = self.encoder(views.global_crops[:2].flatten(0, 1)).pooled  # (2 * B, D)
+        z = self.projector(h)  # (2 * B, P)
         return Step(self.criterion(*z.chunk(2)), embedding=h, projection=z)

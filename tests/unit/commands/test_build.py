@@ -84,6 +84,7 @@ def test_a_resumed_run_is_not_another_run(tmp_path: Path, words: list[str], name
 def test_a_resumed_run_may_be_longer_and_say_the_same_again(tmp_path: Path) -> None:
     settings = resumed(tmp_path, ["pretext.temperature=0.3", "seed=1"], ["trainer.max_epochs=9", "seed=1", "pretext=simclr"])
     assert (settings["pretext"]["temperature"], settings["seed"], settings["trainer"]["max_epochs"]) == (0.3, 1, 9)
+    folder.note_resumption(settings)
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (kept["trainer"]["max_epochs"], kept["resume"]) == (9, None)
     # and once more from there

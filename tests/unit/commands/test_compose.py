@@ -106,6 +106,20 @@ def test_data_that_an_experiment_chose_are_the_runs_data_too(tmp_path: Path) -> 
     assert compose.compose("evaluate", [f"from_run={run}", "data_root=there"])["data"]["path"] == "there/fashion_mnist"
 
 
+def test_another_trainer_trains_for_as_long_somewhere_else(tmp_path: Path) -> None:
+    words = ["trainer=ddp_cpu", "trainer.devices=3", "trainer.max_epochs=7", "trainer.gradient_clip_val=1"]
+    run = saved(tmp_path / "a", "pretrain", words)
+    for key in ("resume", "from_run"):
+        trainer = compose.compose("pretrain", [f"{key}={run}", "trainer=cpu"])["trainer"]
+        assert (trainer["max_epochs"], trainer["gradient_clip_val"], trainer["devices"]) == (7, 1, 1)
+
+
+def test_views_that_suit_the_data_are_no_word_of_the_users(tmp_path: Path) -> None:
+    run = saved(tmp_path / "a", "pretrain", ["pretext=simclr"])
+    again = compose.compose("pretrain", [f"from_run={run}", "data=cifar10", "data_root=here"])
+    assert again["views"]["_target_"].endswith("two_crops")
+
+
 def test_a_run_of_another_verb_is_not_resumed(tmp_path: Path) -> None:
     run = saved(tmp_path / "a", "evaluate", ["encoder_file=x"])
     with pytest.raises(ValueError, match="that is a run of `evaluate`, not of `pretrain`"):

@@ -32,6 +32,15 @@ def test_a_path_that_is_not_there_is_named() -> None:
     assert errors.sentence(raised_by(lambda: Path("no/such").read_text())) == "no/such: no such file or directory."
 
 
+def test_a_mistake_that_a_worker_found_is_a_sentence() -> None:
+    text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    text += (
+        '  File "/x/ssl_framework/data/labelled.py", line 3, in images\n    raise\nValueError: 3 of 90 samples cannot be read.'
+    )
+    assert errors.sentence(ValueError(text)) == "3 of 90 samples cannot be read."
+    assert errors.sentence(ValueError(text.replace("ssl_framework/data", "torch/data"))) is None
+
+
 def test_wrapped_errors_are_unwrapped() -> None:
     inner = raised_by(lambda: trainer(steps=0))
     outer = InstantiationException("Error in call to target")

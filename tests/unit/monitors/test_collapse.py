@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_framework.metrics import effective_rank, normalised_std
+from ssl_framework.metrics import effective_rank, normalised_std, rankme
 from ssl_framework.monitors import Collapse, CollapseWarning
 from support import on_ranks
 from watching import Loader, Record, Toy, as_rank, make_trainer
@@ -110,10 +110,11 @@ def test_numbers_are_those_of_the_last_rows() -> None:
     make_trainer(5, [Collapse(every_n_steps=5), record]).fit(Toy(seen(healthy, line)), Loader())
     assert record.rows[3] == (4, {})
     logged = record.rows[4][1]
-    assert set(logged) == {f"collapse/{x}_{y}" for x in ("embedding", "projection") for y in ("std", "rank")}
+    assert set(logged) == {f"collapse/{x}_{y}" for x in ("embedding", "projection") for y in ("std", "rank", "rankme")}
     last = healthy(4)  # 2 * 64 rows: the last batch fills them
     assert logged["collapse/embedding_std"] == pytest.approx(normalised_std(last), rel=1e-5)
     assert logged["collapse/embedding_rank"] == pytest.approx(effective_rank(last), rel=1e-4)
+    assert logged["collapse/embedding_rankme"] == pytest.approx(rankme(last), rel=1e-4)
     assert logged["collapse/projection_rank"] == pytest.approx(effective_rank(line(4)), rel=1e-4)
 
 
