@@ -107,6 +107,19 @@ def trainer(
     )
 
 
+def require_steps(trainer: pl.Trainer) -> None:
+    """Refuse a Trainer that counts epochs, before it trains.
+
+    Raises:
+        ValueError: `max_epochs` is set, or `max_steps` is not; the message has the remedy.
+    """
+    if trainer.max_epochs != -1 or trainer.max_steps <= 0:
+        raise ValueError(
+            f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}) does not count steps alone, and "
+            "Lightning's epochs lose samples on resume. Build it with ssl_framework.run.trainer(epochs=..., data=data)."
+        )
+
+
 def _total_steps(epochs: float | None, steps: int | None, per_epoch: float | None) -> int:
     if (epochs is None) == (steps is None):
         raise ValueError(f"A run needs either epochs or steps: got epochs={epochs} and steps={steps}.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from ssl_framework import keyed
+from ssl_framework import keyed, run
 from ssl_framework.data import Labelled
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezing
@@ -101,12 +101,8 @@ class DownstreamModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what would train wrongly, before anything runs."""
-        trainer = self.trainer
-        if stage == "fit" and (trainer.max_epochs != -1 or trainer.max_steps <= 0):
-            raise ValueError(
-                f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}) does not count steps "
-                "alone, and Lightning's epochs lose samples on resume. Build it with ssl_framework.run.trainer(steps=...)."
-            )
+        if stage == "fit":
+            run.require_steps(self.trainer)
         if self._data is None:
             raise ValueError("a DownstreamModule reads LabelledData(train, val, test): trainer.fit(module, LabelledData(...)).")
         for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):

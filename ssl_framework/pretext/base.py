@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 
-from ssl_framework import keyed
+from ssl_framework import keyed, run
 from ssl_framework.checkpoint import SaveRun
 from ssl_framework.data import DataModule
 from ssl_framework.nn import Follower, Teacher
@@ -103,14 +103,11 @@ class PretextModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what would train wrongly, before anything runs; hand the views to the data."""
-        name, trainer = type(self).__name__, self.trainer
+        name = type(self).__name__
         if self.views is None:
             raise ValueError(f"{name} needs views to train on: {name}(encoder, views=two_crops(...), optimizer=...).")
-        if trainer.max_epochs != -1 or trainer.max_steps <= 0:
-            raise ValueError(
-                f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}) does not count steps alone, and "
-                "Lightning's epochs lose samples on resume. Build it with ssl_framework.run.trainer(epochs=..., data=data)."
-            )
+        if stage == "fit":
+            run.require_steps(self.trainer)
         if self._data is not None:
             self._data.attach(self.views)
         else:
