@@ -5,6 +5,7 @@ threads are those of the header, the curves are equal to the bit; elsewhere with
 """
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,20 +45,20 @@ def header() -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_curve(task: str, tmp_path: Path, request: pytest.FixtureRequest, golden_lines: list[str]):
+def test_curve(task: str, tmp_path: Path, request: pytest.FixtureRequest, record_property: Callable[[str, str], None]):
     losses = Losses()
     fit(small(task, optimizer=STEADY), digits_data(batch_size=64), STEPS, tmp_path, callbacks=[losses])
     path = FOLDER / f"{task}.txt"
     if request.config.getoption("--record"):
         path.write_text("\n".join([header(), *(f"{value!r}" for value in losses.values)]) + "\n")
-        golden_lines.append(f"{task}: recorded")
+        record_property("golden", f"{task}: recorded")
         return
     recorded, *lines = path.read_text().splitlines()
     expected = [float(line) for line in lines]
     assert len(expected) == STEPS
     if recorded == header():
-        golden_lines.append(f"{task}: compared to the bit")
+        record_property("golden", f"{task}: compared to the bit")
         assert losses.values == expected
     else:
-        golden_lines.append(f"{task}: compared within 1e-3, for the curve is of another environment ({recorded[2:]})")
+        record_property("golden", f"{task}: compared within 1e-3, for the curve is of another environment ({recorded[2:]})")
         assert losses.values == pytest.approx(expected, rel=1e-3)
