@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -16,10 +14,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     terminalreporter.write_line(f"golden curve {value}")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """One thread: several workers share two cores, the number of threads changes the bits, and a forked child needs no pool."""
-    before = torch.get_num_threads()
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """One thread: several workers share two cores, the number of threads changes the bits, and a forked child needs no pool.
+
+    For the whole session, so that what fixtures of a module train has the same bits as what tests train.
+    """
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -54,8 +54,17 @@ def views(node: Settings, facts: Facts) -> ViewMaker:
 
 
 def encoder(settings: Settings, facts: Facts, maker: ViewMaker) -> Encoder:
-    """The encoder: of a file if one is named, else fresh, for the channels of the data and the size of the views."""
+    """The encoder: of a file if one is named, else fresh, for the channels of the data and the size of the views.
+
+    Raises:
+        ValueError: both a file and an encoder were asked for.
+    """
     if settings["encoder_file"] is not None:
+        said = [w for w in settings["run"]["words"] if w.startswith(("encoder=", "encoder."))]
+        if said:
+            raise ValueError(
+                f"{said[0]} has no effect beside encoder_file={settings['encoder_file']}, which brings its own: leave one out."
+            )
         return load(settings["encoder_file"], facts).encoder
     node = settings["encoder"]
     known = {"in_chans": facts.channels, "img_size": list(maker.size)}

@@ -60,6 +60,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     inside = home if settings["seeds"] == 1 else home / f"seed-{seed}"
     labelled = split(data, budget, seed)
     made = module(settings, loaded, data.facts, seed)
+    if options["compile"]:
+        made.encoder.compile()
     saver = SaveRun(
         options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
     )

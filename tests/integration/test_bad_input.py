@@ -57,6 +57,7 @@ CASES = {
         "evaluate encoder_file={place}/narrow data=arrays data.path={place}/unlabelled.npz",
         "channels",
     ),
+    "an encoder beside an encoder file": ("pretrain encoder=resnet18 encoder_file={place}/narrow", "encoder=resnet18"),
     "a cut beyond the depth": ("downstream encoder_file={place}/narrow cut=4", "cut=4"),
     "an evaluation cut beyond the depth": ("evaluate encoder_file={place}/narrow cut=9", "cut=9"),
     "no labels where they are needed": (
