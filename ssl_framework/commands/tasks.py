@@ -22,7 +22,7 @@ def run(settings: Settings) -> dict[str, Any]:  # noqa: ARG001  (every verb take
     lines = [("pretext=", "family", "group", "target", "what prevents collapse")]
     lines += [(name, c.family, c.group, c.target, c.prevents_collapse) for name, c in found.items()]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    say(*["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[4]]) for line in lines])
+    say(*["  ".join([*(cell.ljust(w) for cell, w in zip(line[:4], widths, strict=True)), line[4]]) for line in lines])
     return {"tasks": {name: vars(card) for name, card in found.items()}}
 
 

@@ -66,6 +66,13 @@ def fit_and_measure(
         encoder, task, freezing=freezing, optimizer=optimizer, preprocessing=preprocessing, cut=cut, views=views, seed=seed
     )
     data = LabelledData(train, batch_size=batch_size, seed=seed)
+    seconds = _fit(module, data, steps=steps, accelerator=accelerator, precision=precision)
+    row = {"method": method, "classifier": "trained", "budget": budget, "seed": seed, "penalty": None, "seconds": seconds}
+    return {**row, **module.measure(test)}
+
+
+def _fit(module: DownstreamModule, data: LabelledData, *, steps: int, accelerator: str, precision: Any) -> float:
+    """Train in this process alone; the seconds that it took."""
     started = time.perf_counter()
     with _quiet():
         trainer = run.trainer(
@@ -78,9 +85,7 @@ def fit_and_measure(
             enable_progress_bar=False,
         )
         trainer.fit(module, datamodule=data)
-    seconds = time.perf_counter() - started
-    row = {"method": method, "classifier": "trained", "budget": budget, "seed": seed, "penalty": None, "seconds": seconds}
-    return {**row, **module.measure(test)}
+    return time.perf_counter() - started
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class EncoderModule(nn.Module):
 
     def _drop(self, k: int) -> int:
         """Remove the last `k` layers in place and return the new `embed_dim`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how {k} layers are taken off it: define _drop(k).")
 
     def _positions(self, layers: Sequence[int]) -> list[int]:
         """The layers asked for, counted from 0.

@@ -32,13 +32,14 @@ def scripts(environment: Path) -> Path:
     return environment / ("Scripts" if os.name == "nt" else "bin")
 
 
-def pretrains_somewhere_else(environment: Path, folder: Path) -> None:
+def pretrained_somewhere_else(environment: Path, folder: Path) -> Path:
+    """The encoder that the installed script wrote, after a look that the installed package is what ran."""
     folder.mkdir()
     python = scripts(environment) / "python"
     where = call(python, "-c", "import ssl_framework; print(ssl_framework.__file__)", cwd=folder)
     assert str(environment) in where
     call(scripts(environment) / "ssl-framework", "pretrain", "debug=short", "trainer=cpu", "run.dir=out", cwd=folder)
-    assert (folder / "out" / "encoder.safetensors").is_file()
+    return folder / "out" / "encoder.safetensors"
 
 
 def test_the_wheel_holds_code_types_and_configuration_and_nothing_else(wheel: Path) -> None:
@@ -60,7 +61,7 @@ def test_installed_from_the_wheel_it_pretrains_in_another_folder(wheel: Path, tm
     site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
     # a .pth file adds a folder, whose own .pth files (the editable checkout) do not count
     (Path(site) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pretrains_somewhere_else(environment, tmp_path / "elsewhere")
+    assert pretrained_somewhere_else(environment, tmp_path / "elsewhere").is_file()
 
 
 @pytest.mark.slow
@@ -69,4 +70,4 @@ def test_installed_with_its_dependencies_in_an_empty_environment(wheel: Path, tm
     call(sys.executable, "-m", "venv", environment, cwd=tmp_path)
     pip = [scripts(environment) / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
     call(*pip, wheel, cwd=tmp_path, timeout=1200)
-    pretrains_somewhere_else(environment, tmp_path / "elsewhere")
+    assert pretrained_somewhere_else(environment, tmp_path / "elsewhere").is_file()
