@@ -14,6 +14,7 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+_WORD = 2**64 - 1
 
 
 def mix(*parts: int | Tensor) -> Tensor:
@@ -30,6 +31,14 @@ def mix(*parts: int | Tensor) -> Tensor:
         value = part if isinstance(part, Tensor) else torch.tensor(part, dtype=torch.int64)
         state = _finish(state.to(value.device) * _MIX1 + value + _GOLDEN)
     return state
+
+
+def mix_numbers(*parts: int) -> int:
+    """`mix` of plain numbers, without a tensor: twenty times as fast."""
+    state = 0
+    for part in parts:
+        state = _finish_number((state * _MIX1 + part + _GOLDEN) & _WORD)
+    return state - (1 << 64) if state >> 63 else state
 
 
 def uniform(key: Tensor, stream: int, n: int) -> Tensor:
@@ -57,14 +66,31 @@ def normal(key: Tensor, stream: int, n: int) -> Tensor:
 
 def permutation(n: int, *parts: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The order of `n` things that belongs to these numbers, for example ``permutation(n, seed, epoch)``: ``(n,)`` int64."""
-    words = int(mix(*parts).item()) & (2**64 - 1)
+    words = mix_numbers(*parts) & _WORD
     return np.random.Generator(np.random.Philox(key=words)).permutation(n)
+
+
+def reseed(device: torch.device, *parts: int) -> None:
+    """Seed torch's generators of the CPU and of this process's device by `mix_numbers` of `parts`.
+
+    `torch.manual_seed` notes the seed for all kinds of devices, used or not, which takes a millisecond.
+    """
+    seed = mix_numbers(*parts)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _finish(x: Tensor) -> Tensor:
     x = (x ^ _shift(x, 30)) * _MIX1
     x = (x ^ _shift(x, 27)) * _MIX2
     return x ^ _shift(x, 31)
+
+
+def _finish_number(x: int) -> int:
+    x = ((x ^ (x >> 30)) * _MIX1) & _WORD
+    x = ((x ^ (x >> 27)) * _MIX2) & _WORD
+    return x ^ (x >> 31)
 
 
 def _shift(x: Tensor, by: int) -> Tensor:

@@ -1,11 +1,14 @@
-"""How a run is set up: a Trainer that counts steps and its progress bar."""
+"""How a run is set up: a Trainer that counts steps, its progress bar, and what of a step is logged, compiled and laid out."""
 
 import math
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
 
 
 class SizedData(Protocol):
@@ -118,6 +121,52 @@ def require_steps(trainer: pl.Trainer) -> None:
             f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}) does not count steps alone, and "
             "Lightning's epochs lose samples on resume. Build it with ssl_framework.run.trainer(epochs=..., data=data)."
         )
+
+
+def is_logged(trainer: pl.Trainer) -> bool:
+    """Whether the step under way logs: the first, each `log_every_n_steps`, which reach the loggers, and the last.
+
+    Other steps need not call `self.log`: it takes longer than a small encoder's layer.
+    """
+    every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  (set by Lightning's connector)
+    done = trainer.global_step + 1
+    return done == 1 or done >= trainer.max_steps or (every > 0 and done % every == 0)
+
+
+def is_scaled(trainer: pl.Trainer) -> bool:
+    """Whether gradients are scaled, as float16 needs it."""
+    return trainer.precision == "16-mixed"
+
+
+def keep_channels_last(module: pl.LightningModule) -> None:
+    """Store images' weights with channels last, except where FSDP2 shards them.
+
+    Processors and tensor cores convolve that layout without reordering: 1.15 to 1.3 times as fast on CPUs in bfloat16.
+    """
+    if not isinstance(module.trainer.strategy, ModelParallelStrategy):
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+COMPILE_PRESETS = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def compile_in_place(encoder: nn.Module, preset: bool | str) -> None:
+    """Run an encoder through `torch.compile`, so that it can still be saved.
+
+    Args:
+        encoder: whatever is called as a module.
+        preset: False: not; True: torch's default; "reduce-overhead": with CUDA graphs, for small models on a GPU;
+            "max-autotune": with measured kernels, minutes at the first step; "max-autotune-no-cudagraphs".
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if preset is False:
+        return
+    mode = "default" if preset is True else preset
+    if mode not in COMPILE_PRESETS:
+        raise ValueError(f"compile={preset}: give false, true, {', '.join(COMPILE_PRESETS[:-1])} or {COMPILE_PRESETS[-1]}.")
+    encoder.compile(mode=mode)
 
 
 def _total_steps(epochs: float | None, steps: int | None, per_epoch: float | None) -> int:

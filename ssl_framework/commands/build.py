@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from ssl_framework import run
+from ssl_framework import machine, run
 from ssl_framework.checkpoint import Loaded, load_encoder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
@@ -117,17 +117,37 @@ def loggers(settings: Settings) -> list[Logger]:
 
 
 def precision(settings: Settings, accelerator: str) -> str:
-    """Lightning's name of the precision.
+    """Lightning's name of the precision; "auto" is the fastest that trains well on this machine.
 
     Raises:
         ValueError: there is none of that name, or fp16 on a CPU.
     """
     asked = str(settings["precision"])
+    if asked == "auto":
+        return machine.precision("cpu" if _on_cpu(accelerator) else "cuda").name
     if asked not in PRECISIONS:
-        raise ValueError(f"precision={asked}: no such precision. {did_you_mean(asked, ['32', 'bf16-mixed', '16-mixed'])}")
+        raise ValueError(
+            f"precision={asked}: no such precision. {did_you_mean(asked, ['auto', '32', 'bf16-mixed', '16-mixed'])}"
+        )
     if asked.startswith("16") and _on_cpu(accelerator):
         raise ValueError(f"precision={asked} needs a CUDA GPU: on a CPU take bf16-mixed or 32.")
     return PRECISIONS[asked]
+
+
+def on_this_machine(settings: Settings, accelerator: str) -> Settings:
+    """Use the machine as it is fast, say in one line how, and return the settings with ``precision=auto`` decided.
+
+    Raises:
+        ValueError: as `precision`.
+    """
+    chosen = precision(settings, accelerator)
+    why = ""
+    if str(settings["precision"]) == "auto":
+        why = f" ({machine.precision('cpu' if _on_cpu(accelerator) else 'cuda').reason}; precision=32 turns it off)"
+    threads = machine.limit_threads()
+    kept = settings["keep_freed_memory"] and machine.keep_freed_memory()
+    say(f"machine: {chosen}{why}, {threads} threads" + (", freed memory is kept for the next step" if kept else ""))
+    return {**settings, "precision": chosen}
 
 
 def _on_cpu(accelerator: str) -> bool:
@@ -194,7 +214,7 @@ def _sharded(strategy: Settings, devices: int | str | list[int], num_nodes: int)
 
 def trainer_keys(settings: Settings) -> Settings:
     """The keys of `trainer` that the Trainer takes; the others are the module's and the checkpoint callback's."""
-    others = ("compile", "checkpoint_every_n_steps", "keep_checkpoints")
+    others = ("compile", "channels_last", "checkpoint_every_n_steps", "keep_checkpoints")
     return {key: value for key, value in settings["trainer"].items() if key not in others}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+from torch import nn
 
 from ssl_framework import report
 from ssl_framework.checkpoint import Loaded, SaveRun
@@ -14,6 +15,7 @@ from ssl_framework.commands.errors import StoppedError
 from ssl_framework.data import DataModule
 from ssl_framework.downstream import DownstreamModule, LabelledData
 from ssl_framework.encoders import random_like
+from ssl_framework.run import compile_in_place
 from ssl_framework.types import Facts, ViewMaker
 from ssl_framework.views.preprocessing import plain
 
@@ -37,7 +39,7 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings["seeds"] < 1:
         raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
     _check_budget(settings["labels_per_class"])
-    build.precision(settings, settings["trainer"]["accelerator"])
+    settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
@@ -60,8 +62,7 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     inside = home if settings["seeds"] == 1 else home / f"seed-{seed}"
     labelled = split(data, budget, seed)
     made = module(settings, loaded, data.facts, seed)
-    if options["compile"]:
-        made.encoder.compile()
+    compile_in_place(cast(nn.Module, made.encoder), options["compile"])
     saver = SaveRun(
         options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
     )

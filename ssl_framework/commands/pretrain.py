@@ -34,7 +34,7 @@ def run(settings: Settings) -> dict[str, Any]:
     if resume is not None:
         settings = folder.go_on(settings)
     checkpoint = last_checkpoint(resume) if resume is not None else None
-    build.precision(settings, settings["trainer"]["accelerator"])
+    settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
     module = pretext(settings, data)
@@ -60,6 +60,7 @@ def pretext(settings: Settings, data: DataModule) -> PretextModule:
         optimizer=build.optimizer(settings),
         seed=settings["seed"],
         compile=settings["trainer"]["compile"],
+        channels_last=settings["trainer"]["channels_last"],
     )
 
 

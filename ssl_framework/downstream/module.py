@@ -103,6 +103,7 @@ class DownstreamModule(pl.LightningModule):
         """Refuse what would train wrongly, before anything runs."""
         if stage == "fit":
             run.require_steps(self.trainer)
+        run.keep_channels_last(self)
         if self._data is None:
             raise ValueError("a DownstreamModule reads LabelledData(train, val, test): trainer.fit(module, LabelledData(...)).")
         for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):
@@ -116,7 +117,11 @@ class DownstreamModule(pl.LightningModule):
         assert self._data is not None
         batch = self._data.batch_size * self.trainer.accumulate_grad_batches
         optimizer, scheduler = self.optimizer.build(
-            self, total_steps=int(self.trainer.max_steps), global_batch=batch, lr_scale=self._lr_scale
+            self,
+            total_steps=int(self.trainer.max_steps),
+            global_batch=batch,
+            lr_scale=self._lr_scale,
+            fused=not run.is_scaled(self.trainer),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -143,12 +148,13 @@ class DownstreamModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """What the encoder says of the images, what the head makes of it, how far that is from the labels."""
         position = batch_idx if self._data is None else self._data.position
-        torch.manual_seed(int(keyed.mix(self.seed, _DROPOUT_STREAM, position, self.global_rank)))
+        keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position, self.global_rank)
         outputs = self.head(self.encoder(self._train_images(batch)))
         assert batch.target is not None
         loss = self.task.loss(outputs, batch.target)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(outputs), sync_dist=True)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(outputs))
+        if run.is_logged(self.trainer):
+            self.log("train/loss", loss, prog_bar=True, batch_size=len(outputs), sync_dist=True)
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(outputs))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

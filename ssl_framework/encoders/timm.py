@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import timm
 import torch
+from timm.layers.attention import Attention
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import ResNet, VisionTransformer, is_model_in_modules
 from timm.models.resnet import BasicBlock
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_framework.encoders.base import EncoderModule, Plain, as_tokens, height_width
 from ssl_framework.encoders.weights import load_strictly, read_tensors
+from ssl_framework.machine import plain_attention_is_faster
 from ssl_framework.types import Encoding
 
 # timm's first feature of many CNNs is the stem, before the first stage; it is not a layer
@@ -152,6 +154,9 @@ class TimmViT(TimmEncoder):
             kept = t[:, skip:].gather(1, keep[..., None].expand(-1, -1, t.shape[-1]))  # (B, K, D)
             t = torch.cat([t[:, :skip], kept], dim=1)
         t = m.norm_pre(t)
+        fused = not plain_attention_is_faster(t)
+        for attention in (module for module in m.blocks.modules() if isinstance(module, Attention)):
+            attention.fused_attn = fused  # pyright: ignore[reportAttributeAccessIssue]  (Final for TorchScript only)
         seen: dict[int, Tensor] = {}
         for i, block in enumerate(m.blocks):
             t = block(t)

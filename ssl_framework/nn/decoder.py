@@ -4,6 +4,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ssl_framework.machine import plain_attention_is_faster
+
 
 class TokenDecoder(nn.Module):
     """Visible tokens go to their places, a learned mask token to all others, and blocks predict every patch.
@@ -47,6 +49,9 @@ class TokenDecoder(nn.Module):
         full = self.mask_token.to(visible.dtype).expand(len(tokens), self.positions.shape[1], -1)  # (B, N, dim)
         full = full.scatter(1, keep[..., None].expand(-1, -1, visible.shape[-1]), visible)
         x = torch.cat([self.embed(prefix)[:, None], full + self.positions.to(full.dtype)], dim=1)  # (B, 1 + N, dim)
+        fused = not plain_attention_is_faster(x)
+        for block in self.blocks:
+            block.attn.fused_attn = fused  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         return self.predict(self.norm(self.blocks(x))[:, 1:])
 
 

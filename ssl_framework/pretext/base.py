@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities import rank_zero_info
@@ -53,7 +52,8 @@ class Training(TypedDict, total=False):
     views: ViewMaker | None
     optimizer: OptimizerSpec | None
     seed: int
-    compile: bool
+    compile: bool | str
+    channels_last: bool
 
 
 class PretextModule(pl.LightningModule):
@@ -64,7 +64,8 @@ class PretextModule(pl.LightningModule):
         views: draws and applies the augmentation; needed to fit, not to call.
         optimizer: how to train; needed to fit, not to call.
         seed: of dropout and drop-path, which are drawn anew each step from (seed, batch, rank).
-        compile: run the encoder through `torch.compile`.
+        compile: run the encoder through `torch.compile`; see `run.compile_in_place`.
+        channels_last: keep images and convolutions in the memory layout that processors and tensor cores are fast at.
     """
 
     card: ClassVar[Card]
@@ -76,7 +77,8 @@ class PretextModule(pl.LightningModule):
         views: ViewMaker | None = None,
         optimizer: OptimizerSpec | None = None,
         seed: int = 0,
-        compile: bool = False,
+        compile: bool | str = False,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         assert isinstance(encoder, nn.Module)
@@ -85,8 +87,8 @@ class PretextModule(pl.LightningModule):
         self.optimizer = optimizer
         self.seed = seed
         self.progress = 0.0  # share of the training that is done; set before each forward
-        if compile:
-            encoder.compile()
+        self.channels_last = channels_last
+        run.compile_in_place(encoder, compile)
 
     def forward(self, views: Views) -> Step:
         """What the task says of a batch of views."""
@@ -108,6 +110,8 @@ class PretextModule(pl.LightningModule):
             raise ValueError(f"{name} needs views to train on: {name}(encoder, views=two_crops(...), optimizer=...).")
         if stage == "fit":
             run.require_steps(self.trainer)
+        if self.channels_last:
+            run.keep_channels_last(self)
         if self._data is not None:
             self._data.attach(self.views)
         else:
@@ -139,7 +143,9 @@ class PretextModule(pl.LightningModule):
         batch = 256  # of a plain loader nothing is known: the learning rate is taken as it stands
         if self._data is not None:
             batch = self._data.batch_size * self.trainer.accumulate_grad_batches
-        optimizer, scheduler = self.optimizer.build(self, total_steps=int(self.trainer.max_steps), global_batch=batch)
+        optimizer, scheduler = self.optimizer.build(
+            self, total_steps=int(self.trainer.max_steps), global_batch=batch, fused=not run.is_scaled(self.trainer)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # A step
@@ -148,7 +154,7 @@ class PretextModule(pl.LightningModule):
         """One forward; the embedding goes to the monitors, detached."""
         self.progress = min(1.0, self.trainer.global_step / self.trainer.max_steps)
         position = batch_idx if self._data is None else self._data.position
-        torch.manual_seed(int(keyed.mix(self.seed, _DROPOUT_STREAM, position, self.global_rank).item()))
+        keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position, self.global_rank)
         step = self(self._make_views(batch))
         self._log_step(step, len(batch.index))
         outputs = {"loss": step.loss, "embedding": step.embedding.detach()}
@@ -181,6 +187,8 @@ class PretextModule(pl.LightningModule):
         return views
 
     def _log_step(self, step: Step, batch_size: int) -> None:
+        if not run.is_logged(self.trainer):
+            return
         logs = {f"train/{name}": value for name, value in step.logs.items()}
         self.log("train/loss", step.loss, prog_bar=True, batch_size=batch_size, sync_dist=True)
         self.log_dict(logs, batch_size=batch_size, sync_dist=True)

@@ -143,6 +143,22 @@ class ImageDraw(NamedTuple):
         return ImageDraw(self.key[one], *(field[:, one] for field in self[1:]))
 
 
+class Plan(NamedTuple):
+    """Which views a batch gets, and how large.
+
+    Attributes:
+        global_views: ``V`` specifications.
+        local_views: ``L`` specifications.
+        size: height and width of the global views.
+        local_size: height and width of the local views.
+    """
+
+    global_views: tuple[ViewSpec, ...]
+    local_views: tuple[ViewSpec, ...]
+    size: tuple[int, int]
+    local_size: tuple[int, int]
+
+
 def draw_views(global_views: Sequence[ViewSpec], local_views: Sequence[ViewSpec], key: Tensor) -> ImageDraw:
     """Draw all parameters of all views.
 

@@ -102,3 +102,16 @@ def test_global_generators_are_neither_read_nor_moved():
     np.random.seed(2)
     assert torch.equal(first[0], keyed.normal(keyed.mix(0, torch.arange(4)), 0, 3))
     assert np.array_equal(first[1], keyed.permutation(50, 1))
+
+
+@pytest.mark.parametrize("parts", [(0,), (1, 2, 3), (-1, 2**63 - 1), (-(2**63), 7, 0, 5)])
+def test_plain_numbers_mix_like_tensors(parts: tuple[int, ...]):
+    assert keyed.mix_numbers(*parts) == keyed.mix(*parts).item()
+    assert keyed.mix_numbers(*parts) == keyed.mix(*(torch.tensor(part) for part in parts)).item()
+
+
+def test_reseeding_is_torchs_own():
+    keyed.reseed(torch.device("cpu"), 3, 4)
+    ours = torch.rand(3)
+    torch.manual_seed(keyed.mix_numbers(3, 4))
+    assert torch.equal(ours, torch.rand(3))

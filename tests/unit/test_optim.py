@@ -365,3 +365,19 @@ def test_a_multiple_of_the_rate_by_name():
     scheduler.step()
     assert optimizer.param_groups[-1]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"] / 4)
     assert {group["weight_decay"] for group in optimizer.param_groups if group["lr_scale"] == 0.25} == {0.05, 0.0}
+
+
+def test_the_fused_kernel_takes_the_same_steps() -> None:
+    ends: list[Tensor] = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3)
+        optimizer, _ = adamw(lr=1e-2).build(model, total_steps=10, global_batch=256, fused=fused)
+        assert all(bool(group["fused"]) is fused for group in optimizer.param_groups)
+        for step in range(5):
+            optimizer.zero_grad()
+            model(torch.full((2, 5), float(step))).square().sum().backward()
+            optimizer.step()
+        ends.append(model.weight.detach())
+    assert (ends[0] - ends[1]).abs().max() < 1e-6
+    assert not sgd().build(nn.Linear(5, 3), total_steps=10, global_batch=256)[0].defaults["fused"]

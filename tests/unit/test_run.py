@@ -1,6 +1,9 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from ssl_framework import run
 
@@ -54,3 +57,22 @@ def test_the_bar_shows_epochs_in_the_middle_of_a_run():
     bar._trainer = SimpleNamespace(global_step=6, max_steps=20)
     bar.on_train_batch_start(bar._trainer, None, None, 6)
     assert described == ["epoch 1.5/5.0"]
+
+
+def test_a_step_is_logged_if_its_values_reach_the_loggers():
+    trainer: Any = SimpleNamespace(max_steps=25, log_every_n_steps=10)
+    logged = [step + 1 for step in range(25) if run.is_logged(SimpleNamespace(**vars(trainer), global_step=step))]  # pyright: ignore
+    assert logged == [1, 10, 20, 25]
+    trainer.log_every_n_steps = 0
+    assert [s for s in range(25) if run.is_logged(SimpleNamespace(**vars(trainer), global_step=s))] == [0, 24]  # pyright: ignore
+
+
+def test_an_encoder_is_compiled_by_the_preset_and_keeps_its_names(monkeypatch: pytest.MonkeyPatch):
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: asked.append(options))
+    for preset in (False, True, "reduce-overhead", "max-autotune"):
+        run.compile_in_place(nn.Linear(1, 1), preset)
+    assert asked == [{"mode": "default"}, {"mode": "reduce-overhead"}, {"mode": "max-autotune"}]
+    with pytest.raises(ValueError, match="compile=fast: give false, true, default, reduce-overhead"):
+        run.compile_in_place(nn.Linear(1, 1), "fast")
+    assert torch.get_float32_matmul_precision() == "highest"

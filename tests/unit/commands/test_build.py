@@ -26,7 +26,7 @@ def test_views_and_encoder_follow_the_data() -> None:
 def test_every_key_of_the_trainer_file_is_used() -> None:
     keys = set(yaml.safe_load((conf_dir() / "trainer" / "default.yaml").read_text()))
     taken = {name for name, p in inspect.signature(build.trainer).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert keys == taken | {"compile", "checkpoint_every_n_steps", "keep_checkpoints"}
+    assert keys == taken | {"compile", "channels_last", "checkpoint_every_n_steps", "keep_checkpoints"}
 
 
 def test_max_steps_win_over_epochs_and_validation_counts_steps(tmp_path: Path) -> None:

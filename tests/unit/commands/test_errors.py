@@ -7,7 +7,7 @@ import torch
 from hydra.errors import InstantiationException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from ssl_framework import cli
+from ssl_framework import cli, machine
 from ssl_framework.commands import build, errors
 from ssl_framework.run import trainer
 
@@ -77,3 +77,20 @@ def test_a_precision_that_cannot_be_is_refused(asked: str, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("?", r"\?")):
         build.precision({"precision": asked}, "cpu")
     assert build.precision({"precision": 32}, "cpu") == "32-true"
+
+
+def test_the_machine_decides_a_precision_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(machine, "precision", lambda device: machine.Precision("bf16-mixed", f"the {device} says so"))
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: kept.append(True) or True)
+    settings = {"precision": "auto", "keep_freed_memory": True}
+    assert build.on_this_machine(settings, "cpu")["precision"] == "bf16-mixed"
+    said = capsys.readouterr().out
+    assert "bf16-mixed (the cpu says so; precision=32 turns it off)" in said
+    assert "freed memory is kept" in said
+    settings = {"precision": "32", "keep_freed_memory": False}
+    assert build.on_this_machine(settings, "cpu")["precision"] == "32-true"
+    assert kept == [True]
+    assert "freed" not in capsys.readouterr().out

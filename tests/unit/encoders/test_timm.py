@@ -409,3 +409,23 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
         timm_encoder("resnet18", weights=str(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match="is an address"):
         timm_encoder("resnet18", weights="https://example.org/a.pth")
+
+
+@pytest.mark.parametrize("keep", [None, torch.tensor([[0, 2, 5], [1, 3, 4]])])
+def test_attention_is_the_same_by_both_kernels(monkeypatch, keep):
+    encoder, x, out = small_vit().eval(), torch.randn(2, 3, 8, 12), []
+    for plain in (True, False):
+        monkeypatch.setattr(room, "plain_attention_is_faster", lambda tokens, plain=plain: plain)
+        out.append(encoder(x, keep=keep).pooled)
+        assert all(block.attn.fused_attn is not plain for block in encoder.model.blocks)
+    assert (out[0] - out[1]).abs().max() < 1e-5
+    assert out[0].abs().max() > 0.1
+
+
+def test_attention_is_plain_in_bfloat16_on_a_cpu():
+    encoder = small_vit()
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(torch.randn(2, 3, 8, 12))
+    assert not any(block.attn.fused_attn for block in encoder.model.blocks)
+    encoder(torch.randn(2, 3, 8, 12))
+    assert all(block.attn.fused_attn for block in encoder.model.blocks)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ssl_framework import run
+from ssl_framework.checkpoint import load_encoder
 from ssl_framework.encoders import resnet_micro, vit_micro
 from ssl_framework.nn import Teacher
 from ssl_framework.optim import adamw
@@ -197,7 +198,7 @@ def test_the_learning_rate_logged_is_the_one_used(tmp_path: Path):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             logged.append(trainer.callback_metrics["lr"].item())
 
-    fit(simclr(), digits_data(), 5, tmp_path, callbacks=[Look()])
+    fit(simclr(), digits_data(), 5, tmp_path, callbacks=[Look()], log_every_n_steps=1)
     assert logged == pytest.approx(used, rel=1e-6)
     assert len(set(used)) == 5
 
@@ -205,3 +206,31 @@ def test_the_learning_rate_logged_is_the_one_used(tmp_path: Path):
 def test_compile_keeps_the_names_of_the_weights():
     module = Rotation(vit_micro(in_chans=1, img_size=8, patch_size=2), compile=True)
     assert not any("_orig_mod" in name for name in module.state_dict())
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_convolutions_are_stored_channels_last_and_saved_as_usual(asked: bool, tmp_path: Path):
+    module = simclr(channels_last=asked)
+    fit(module, digits_data(), 1, tmp_path)
+    convolution = module.encoder.model.layer1[0].conv2.weight
+    assert convolution.is_contiguous(memory_format=torch.channels_last) is asked
+    assert convolution.is_contiguous() is not asked
+    again = load_encoder(tmp_path).encoder
+    assert torch.equal(again.model.layer1[0].conv2.weight, convolution)  # pyright: ignore
+
+
+def test_only_steps_that_reach_the_loggers_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module, steps = simclr(), []
+    monkeypatch.setattr(
+        module, "log", lambda name, *_, **__: steps.append(module.trainer.global_step) if name == "lr" else None
+    )
+    fit(module, digits_data(), 7, tmp_path, log_every_n_steps=3)
+    assert steps == [0, 2, 5, 6]
+
+
+def test_the_fused_optimiser_is_left_out_where_gradients_are_scaled(tmp_path: Path):
+    module = simclr()
+    fit(module, digits_data(), 1, tmp_path)
+    assert all(group["fused"] for group in module.trainer.optimizers[0].param_groups)
+    module.trainer.strategy.precision_plugin.precision = "16-mixed"
+    assert not any(group["fused"] for group in module.configure_optimizers()["optimizer"].param_groups)

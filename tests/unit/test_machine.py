@@ -1,0 +1,113 @@
+"""What the machine is said to be fast at, and that asking leaves no trace but the one asked for."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_framework import machine
+
+
+def _processor(monkeypatch: pytest.MonkeyPatch, amx: bool, bfloat16: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("amx", "bfloat16", "name", "reason"),
+    [(True, True, "bf16-mixed", "AMX"), (False, True, "bf16-mixed", "AVX512-bf16"), (False, False, "32-true", "no bfloat16")],
+)
+def test_a_processor_trains_in_bfloat16_if_it_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, bfloat16: bool, name: str, reason: str
+) -> None:
+    _processor(monkeypatch, amx, bfloat16)
+    chosen = machine.precision("cpu")
+    assert chosen.name == name
+    assert reason in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "capability", "name"),
+    [(True, (8, 0), "bf16-mixed"), (False, (7, 5), "16-mixed"), (False, (6, 1), "32-true")],
+)
+def test_a_gpu_trains_in_what_its_tensor_cores_take(
+    monkeypatch: pytest.MonkeyPatch, bfloat16: bool, capability: tuple[int, int], name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 or including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert machine.precision("cuda:0").name == name
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({}, 64),
+    ],
+)
+def test_cores_are_within_the_quota_of_the_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], quota: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert machine.cores() == quota
+
+
+def test_threads_only_ever_go_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(machine, "cores", lambda: 64)
+        torch.set_num_threads(1)
+        assert machine.limit_threads() == 1
+        monkeypatch.setattr(machine, "cores", lambda: 2)
+        torch.set_num_threads(5)
+        assert machine.limit_threads() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_stays_with_the_process() -> None:
+    script = """
+import resource, sys, numpy
+from ssl_framework import machine
+if sys.argv[1] == "keep":
+    assert machine.keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.ones(100_000_000, numpy.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        mode: int(subprocess.run([sys.executable, "-c", script, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("keep", "give back")
+    }
+    assert faults["keep"] < 10 < faults["give back"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "autocast", "faster"),
+    [
+        (197, torch.bfloat16, False, True),
+        (197, torch.float32, True, True),
+        (197, torch.float32, False, False),
+        (1025, torch.bfloat16, False, False),
+    ],
+)
+def test_attention_is_plain_for_short_sequences_in_bfloat16(
+    tokens: int, dtype: torch.dtype, autocast: bool, faster: bool
+) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        assert machine.plain_attention_is_faster(torch.zeros(1, tokens, 4, dtype=dtype)) is faster
+    assert not machine.plain_attention_is_faster(torch.zeros(1, 5, 4, dtype=torch.bfloat16, device="meta"))
