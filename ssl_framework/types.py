@@ -4,10 +4,11 @@ Nothing here computes. Views come before the batch in every shape: ``V`` global 
 ``N`` tokens, ``D`` width.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -51,6 +52,17 @@ class Batch(NamedTuple):
     crops: Views | None = None
     bad: Tensor | None = None
     draw: "Draw | None" = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device, copied behind the host's back where memory is pinned. The draw stays: the CPU reads it."""
+        if self.input.device == self.index.device == device:
+            return self
+
+        def move(values: tuple[object, ...]) -> Iterator[Any]:
+            return (value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in values)
+
+        crops = None if self.crops is None else Views(*move(self.crops))
+        return Batch(*move(self))._replace(crops=crops, bad=self.bad)
 
 
 class Encoding(NamedTuple):

@@ -159,6 +159,10 @@ class DataModule(pl.LightningDataModule):
         assert val is not None, "carved where it is not given"
         return self._loader(val, OnePass(len(val), self.batch_size, self.seed, self._world))
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move the samples; what was drawn for them stays on the CPU."""
+        return batch.to(device) if isinstance(batch, Batch) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count a batch at the moment that it is used: what workers have read ahead does not count.
 

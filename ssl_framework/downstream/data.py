@@ -93,6 +93,10 @@ class LabelledData(pl.LightningDataModule):
             raise ValueError('there is no test split to measure on: give LabelledData(..., test=data.split("test")).')
         return self._measuring(self.test)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move the samples; what was drawn for them stays on the CPU."""
+        return batch.to(device) if isinstance(batch, Batch) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count what training has consumed."""
         if self.trainer is not None and self.trainer.training:

@@ -88,6 +88,7 @@ class PretextModule(pl.LightningModule):
         self.seed = seed
         self.progress = 0.0  # share of the training that is done; set before each forward
         self.channels_last = channels_last
+        self._followers: tuple[Follower, ...] = ()  # found at `setup`: a walk over all modules costs more than they do
         run.compile_in_place(encoder, compile)
 
     def forward(self, views: Views) -> Step:
@@ -112,6 +113,7 @@ class PretextModule(pl.LightningModule):
             run.require_steps(self.trainer)
         if self.channels_last:
             run.keep_channels_last(self)
+        self._followers = tuple(module for module in self.modules() if isinstance(module, Follower))
         if self._data is not None:
             self._data.attach(self.views)
         else:
@@ -168,9 +170,8 @@ class PretextModule(pl.LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer | Any, optimizer_closure: Any = None) -> None:
         """Step, then let teachers and other followers move: a checkpoint sees both or neither."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        for module in self.modules():
-            if isinstance(module, Follower):
-                module.follow(self.progress)
+        for follower in self._followers:
+            follower.follow(self.progress)
 
     def _make_views(self, batch: Batch) -> Views:
         assert self.views is not None
