@@ -23,6 +23,7 @@ from ssl_framework.types import Encoder, Facts, ViewMaker
 PRECISIONS = {
     "32": "32-true",
     "32-true": "32-true",
+    "tf32": "32-true",  # and see on_this_machine
     "64": "64-true",
     "64-true": "64-true",
     "bf16": "bf16-mixed",
@@ -120,16 +121,16 @@ def precision(settings: Settings, accelerator: str) -> str:
     """Lightning's name of the precision; "auto" is the fastest that trains well on this machine.
 
     Raises:
-        ValueError: there is none of that name, or fp16 on a CPU.
+        ValueError: there is none of that name, or it needs a GPU and there is none.
     """
     asked = str(settings["precision"])
     if asked == "auto":
         return machine.precision("cpu" if _on_cpu(accelerator) else "cuda").name
     if asked not in PRECISIONS:
         raise ValueError(
-            f"precision={asked}: no such precision. {did_you_mean(asked, ['auto', '32', 'bf16-mixed', '16-mixed'])}"
+            f"precision={asked}: no such precision. {did_you_mean(asked, ['auto', '32', 'tf32', 'bf16-mixed', '16-mixed'])}"
         )
-    if asked.startswith("16") and _on_cpu(accelerator):
+    if asked.startswith(("16", "tf32")) and _on_cpu(accelerator):
         raise ValueError(f"precision={asked} needs a CUDA GPU: on a CPU take bf16-mixed or 32.")
     return PRECISIONS[asked]
 
@@ -146,8 +147,11 @@ def on_this_machine(settings: Settings, accelerator: str) -> Settings:
         why = f" ({machine.precision('cpu' if _on_cpu(accelerator) else 'cuda').reason}; precision=32 turns it off)"
     threads = machine.limit_threads()
     kept = settings["keep_freed_memory"] and machine.keep_freed_memory()
+    if settings["precision"] == "tf32":  # convolutions on CUDA take it anyway, by torch's default
+        torch.set_float32_matmul_precision("high")
+        why = " with tf32 matrix products"
     say(f"machine: {chosen}{why}, {threads} threads" + (", freed memory is kept for the next step" if kept else ""))
-    return {**settings, "precision": chosen}
+    return {**settings, "precision": chosen if str(settings["precision"]) == "auto" else settings["precision"]}
 
 
 def _on_cpu(accelerator: str) -> bool:

@@ -28,6 +28,7 @@ _MAY_CHANGE = (
     "monitors.",
     "labelled_data.",
     "precision",
+    "keep_freed_memory",
     "data.workers",
     "data.path",
     "data_root",

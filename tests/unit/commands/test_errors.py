@@ -91,6 +91,19 @@ def test_the_machine_decides_a_precision_left_to_it(
     assert "bf16-mixed (the cpu says so; precision=32 turns it off)" in said
     assert "freed memory is kept" in said
     settings = {"precision": "32", "keep_freed_memory": False}
-    assert build.on_this_machine(settings, "cpu")["precision"] == "32-true"
+    assert build.on_this_machine(settings, "cpu")["precision"] == "32"
     assert kept == [True]
     assert "freed" not in capsys.readouterr().out
+
+
+def test_tf32_is_for_gpus_and_stays_tf32_in_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"precision": "tf32", "keep_freed_memory": False}
+    with pytest.raises(ValueError, match="precision=tf32 needs a CUDA GPU"):
+        build.on_this_machine(settings, "cpu")
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    assert build.on_this_machine(settings, "gpu")["precision"] == "tf32"
+    assert asked == ["high"]
+    assert "32-true with tf32 matrix products" in capsys.readouterr().out
