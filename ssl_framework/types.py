@@ -187,12 +187,19 @@ class ViewMaker(Protocol):
         """Parameters for the samples `index` ``(B,)`` in pass `epoch` (``(B,)`` or one number): a pure function of both."""
         ...
 
-    def crop(self, image: Tensor, draw: Draw) -> Views:
-        """The geometric part for one ``(C, H, W)`` uint8 image of any size (a draw of one sample): uint8 `Views`, B = 1."""
+    def reduction(self, size: tuple[int, int], draw: Draw) -> int:
+        """How many times smaller (1, 2, 4 or 8, per side) an image of this height and width may be decoded for `crop`."""
+        ...
+
+    def crop(self, image: Tensor, draw: Draw, size: tuple[int, int] | None = None) -> Views:
+        """The geometric part for one ``(C, H, W)`` uint8 image of any size (a draw of one sample): uint8 `Views`, B = 1.
+
+        `size` is height and width of the whole image, if it was decoded smaller by a `reduction`.
+        """
         ...
 
     def apply(self, batch: Batch, draw: Draw) -> Views:
-        """What is left to do: float views, normalised, on the batch's device."""
+        """What is left to do: float32 or bfloat16 views, normalised, on the batch's device."""
         ...
 
     def center(self, images: Tensor) -> Tensor:

@@ -19,5 +19,9 @@ def _one_thread() -> None:
     """One thread: several workers share two cores, the number of threads changes the bits, and a forked child needs no pool.
 
     For the whole session, so that what fixtures of a module train has the same bits as what tests train.
+
+    And a first backward on the CPU: if it came after a test that compiles, torch would start threads for other devices with it,
+    and refuse every backward in a forked child.
     """
     torch.set_num_threads(1)
+    torch.ones(1, requires_grad=True).sum().backward()

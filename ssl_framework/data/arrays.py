@@ -72,6 +72,16 @@ class ArraySource:
         """1 or 3."""
         return 1 if self._images.ndim == 3 else int(self._images.shape[3 if self._last else 1])
 
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """None is: they are decoded."""
+        return {}
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the array is mapped from a file."""
+        return isinstance(self._images, np.memmap)
+
     def __len__(self) -> int:
         return len(self._images)
 

@@ -2,14 +2,20 @@
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ssl_framework.data import jpeg
 from ssl_framework.types import BadSampleError
+
+Reduction: TypeAlias = Callable[[tuple[int, int]], int]
+"""From height and width of an upright image to how many times smaller (1, 2, 4 or 8) it may be decoded."""
 
 MAX_PIXELS = 64_000_000
 """Above it a file counts as damaged: a small file may claim to be an image that fills the memory."""
@@ -40,22 +46,76 @@ def decode(file: Path | bytes, channels: int) -> Tensor:
         channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
 
     Returns:
-        ``(channels, H, W)`` uint8.
+        ``(channels, H, W)`` uint8, in memory channels last.
 
     Raises:
         BadSampleError: it is no image, truncated, larger than `MAX_PIXELS`, or of a kind that has no meaning as a picture.
     """
+    return decode_reduced(file, channels, lambda _: 1)[0]
+
+
+def decode_reduced(file: Path | bytes, channels: int, reduction: Reduction) -> tuple[Tensor, tuple[int, int]]:
+    """Like `decode`, and a JPEG file may be decoded smaller, which spares work.
+
+    Args:
+        file: a path, or the bytes of a file.
+        channels: 3 for RGB, 1 for grey.
+        reduction: asked once the size is known.
+
+    Returns:
+        The image, and its height and width when it is not reduced.
+
+    Raises:
+        BadSampleError: as `decode`.
+    """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadSampleError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-            return to_tensor(image, channels)
+        data = _bytes(file)
+        found = jpeg.header(data)
+        if found is not None and found.plain:
+            _check_size(*found.size)
+            if reduction(found.size) == 1 and (image := jpeg.pixels(data, found, channels)) is not None:
+                return image, found.size
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(image.height, image.width)
+            size = _upright_size(image)
+            by = reduction(size)
+            if by > 1:
+                image.draft(None, (max(1, image.width // by), max(1, image.height // by)))  # of JPEG files only
+            return to_tensor(image, channels), size
     except DAMAGE as error:
         raise BadSampleError(f"{type(error).__name__}: {error}") from error
 
 
+def size_of(file: Path | bytes) -> tuple[int, int]:
+    """Height and width of an image, upright, from the head of its file.
+
+    Raises:
+        BadSampleError: it is no image, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            _check_size(image.height, image.width)
+            return _upright_size(image)
+    except DAMAGE as error:
+        raise BadSampleError(f"{type(error).__name__}: {error}") from error
+
+
+def _bytes(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise BadSampleError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    lies = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+    return (image.width, image.height) if lies else (image.height, image.width)
+
+
 def to_tensor(image: Image.Image, channels: int) -> Tensor:
-    """A Pillow image of any mode as ``(channels, H, W)`` uint8, upright; `decode` says how.
+    """A Pillow image of any mode as ``(channels, H, W)`` uint8, upright, in memory channels last; `decode` says how.
 
     Raises:
         BadSampleError: numbers outside what its mode can mean.
@@ -72,7 +132,7 @@ def to_tensor(image: Image.Image, channels: int) -> Tensor:
         upright = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
     pixels = np.array(upright.convert("L" if channels == 1 else "RGB"))  # (H, W) or (H, W, 3), a copy that torch may own
     tensor = torch.from_numpy(pixels)
-    return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()
+    return tensor[None] if channels == 1 else tensor.permute(2, 0, 1)
 
 
 def _from_numbers(values: np.ndarray, limit: int) -> Image.Image:

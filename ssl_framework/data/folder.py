@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import decode
+from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
+from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import existing
 from ssl_framework.data.split import carve
 
@@ -100,6 +101,18 @@ class FolderSource:
     def read(self, index: int) -> Tensor:
         """One ``(C, H, W)`` uint8 image."""
         return decode(self._root / self._files[index], self._channels)
+
+    def read_reduced(self, index: int, reduction: Reduction) -> tuple[Tensor, tuple[int, int]]:
+        """One image, smaller where `reduction` allows it, and its whole size."""
+        return decode_reduced(self._root / self._files[index], self._channels, reduction)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width."""
+        return size_of(self._root / self._files[index])
+
+    def identity(self) -> Identity:
+        """The folder; names, sizes and times of its files."""
+        return Identity(str(self._root.resolve()), state_of(self._root, self._files))
 
     def name(self, index: int) -> str:
         """The path."""

@@ -1,6 +1,7 @@
 """Images as bytes in a column: parquet shards on the disk, or a data set of the Hugging Face hub."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -8,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import decode
+from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
+from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve
 from ssl_framework.types import BadSampleError
@@ -27,6 +29,7 @@ class ParquetSource:
         channels: 3 reads RGB, 1 reads grey.
         name: what the table is called in messages.
         classes: names of the labels, in order (those of the training split); None: from the table, else the labels themselves.
+        files: the shards that it was read from; none: it came from the hub.
 
     Raises:
         ValueError: a column that is not there, or a label that is not among `classes`.
@@ -40,6 +43,7 @@ class ParquetSource:
         channels: int,
         name: str,
         classes: tuple[str, ...] | None = None,
+        files: Sequence[Path] = (),
     ) -> None:
         for column in filter(None, (image_column, label_column)):
             if column not in table.column_names:
@@ -51,6 +55,7 @@ class ParquetSource:
         self._column = image_column
         self._channels = channels
         self._name = name
+        self._files = tuple(files)
         self._targets: np.ndarray | None = None
         self._classes: tuple[str, ...] | None = None
         if label_column is not None:
@@ -80,11 +85,29 @@ class ParquetSource:
 
     def read(self, index: int) -> Tensor:
         """One ``(C, H, W)`` uint8 image."""
+        return decode(self._bytes(index), self._channels)
+
+    def read_reduced(self, index: int, reduction: Reduction) -> tuple[Tensor, tuple[int, int]]:
+        """One image, smaller where `reduction` allows it, and its whole size."""
+        return decode_reduced(self._bytes(index), self._channels, reduction)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width."""
+        return size_of(self._bytes(index))
+
+    def identity(self) -> Identity:
+        """The table and its column; names, sizes and times of its shards, or the hub's fingerprint."""
+        if not self._files:
+            return Identity(f"{self._name}:{self._column}", str(self._table._fingerprint))
+        root = self._files[0].parent.resolve()
+        return Identity(f"{root}:{self._name}:{self._column}", state_of(root, [file.resolve() for file in self._files]))
+
+    def _bytes(self, index: int) -> bytes:
         cell = self._table[index][self._column]
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
             raise BadSampleError(f"the column {self._column!r} holds {type(data).__name__} here, not bytes of an image")
-        return decode(data, self._channels)
+        return data
 
     def name(self, index: int) -> str:
         """Table and row."""
@@ -115,7 +138,8 @@ def parquet(
     """
     given = data_path(path, "the parquet files")
     channels = read_as(options)
-    tables = _tables(given, str(path))
+    files = shards(given) if given.exists() else {}
+    tables = _tables(given, str(path), files)
     if "train" not in tables:
         raise ValueError(f"{path} has the splits {', '.join(tables)} and none called train: rename the shards.")
     sources: dict[str, ParquetSource] = {}
@@ -123,7 +147,7 @@ def parquet(
         known = sources["train"].classes if sources else None
         name = f"{given.name}:{split}"
         sources[split] = ParquetSource(
-            _undecoded(tables[split], image_column), image_column, label_column, channels, name, known
+            _undecoded(tables[split], image_column), image_column, label_column, channels, name, known, files.get(split, ())
         )
     train, test = sources["train"], sources.get("test")
     if test is None and label_column is not None:
@@ -156,12 +180,11 @@ def shards(root: Path) -> dict[str, list[Path]]:
     return found or ({"train": unnamed} if unnamed else {})
 
 
-def _tables(given: Path, text: str) -> dict[str, Any]:
-    """Tables by split."""
+def _tables(given: Path, text: str, files: dict[str, list[Path]]) -> dict[str, Any]:
+    """Tables by split: of these shards, or of the hub."""
     import datasets  # noqa: PLC0415  (takes a second, and only this needs it)
 
     if given.exists():
-        files = shards(given)
         if not files:
             raise FileNotFoundError(f"There are no .parquet files in {given.absolute()}: correct data.path.")
         return {

@@ -1,6 +1,6 @@
 """Parts of a source, and how a set is carved into two by a recorded seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +15,12 @@ _CARVE = 0xCA27E  # names this use of the seed
 
 @runtime_checkable
 class BulkSource(Source, Protocol):
-    """A source in memory: many samples cost one call, and none can be unreadable."""
+    """A source that lies decoded in an array: many samples cost one call."""
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """Samples that could not be decoded, and why; `read_many` is not asked for them."""
+        ...
 
     def read_many(self, index: np.ndarray) -> Tensor:
         """``(B, C, H, W)`` uint8 of the samples `index` ``(B,)``."""
@@ -73,9 +78,27 @@ def origin(source: Source) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def in_bulk(source: Source, index: np.ndarray) -> Tensor | None:
     """``(B, C, H, W)`` uint8 of the samples `index` ``(B,)`` at once, or None where they are read one by one."""
-    if isinstance(source, Part):
-        return in_bulk(source.source, source.rows[index])
-    return source.read_many(index) if isinstance(source, BulkSource) else None
+    root, rows = rooted(source, index)
+    return root.read_many(rows) if isinstance(root, BulkSource) else None
+
+
+def rooted(source: Source, index: np.ndarray) -> tuple[Source, np.ndarray]:
+    """What a part is a part of, however often it was carved, and where the samples `index` ``(B,)`` are in that."""
+    return rooted(source.source, source.rows[index]) if isinstance(source, Part) else (source, index)
+
+
+def unreadable(source: Source) -> dict[int, str] | None:
+    """Samples that `in_bulk` cannot give, and why; None where samples are read one by one."""
+    root, rows = rooted(source, np.arange(len(source)))
+    if not isinstance(root, BulkSource):
+        return None
+    known = root.unreadable
+    return {i: known[row] for i, row in enumerate(rows.tolist()) if row in known} if known else {}
+
+
+def on_root(source: Source, change: Callable[[Source], Source]) -> Source:
+    """The source with what it is a part of replaced by `change` of it."""
+    return Part(on_root(source.source, change), source.rows) if isinstance(source, Part) else change(source)
 
 
 def carve(source: Source, share: float, seed: int) -> tuple[Source, Part]:

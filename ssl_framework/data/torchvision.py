@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ssl_framework.data.arrays import ArraySource
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import DAMAGE, to_tensor
+from ssl_framework.data.decode import DAMAGE, Reduction, to_tensor
+from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve
 from ssl_framework.types import BadSampleError, Source
@@ -45,16 +46,18 @@ class DatasetSource:
         classes: their names, or None.
         channels: 3 reads RGB, 1 reads grey.
         name: what the data set is called in messages.
+        root: the folder of its files.
     """
 
     def __init__(
-        self, dataset: Any, targets: np.ndarray | None, classes: tuple[str, ...] | None, channels: int, name: str
+        self, dataset: Any, targets: np.ndarray | None, classes: tuple[str, ...] | None, channels: int, name: str, root: Path
     ) -> None:
         self._dataset = dataset
         self._targets = targets
         self._classes = classes
         self._channels = channels
         self._name = name
+        self._root = root
 
     @property
     def targets(self) -> np.ndarray | None:
@@ -84,6 +87,22 @@ class DatasetSource:
             return to_tensor(self._dataset[index][0], self._channels)
         except DAMAGE as error:
             raise BadSampleError(f"{type(error).__name__}: {error}") from error
+
+    def read_reduced(self, index: int, reduction: Reduction) -> tuple[Tensor, tuple[int, int]]:
+        """One image, and its size: torchvision decodes whole."""
+        image = self.read(index)
+        return image, (image.shape[1], image.shape[2])
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width."""
+        image = self.read(index)
+        return image.shape[1], image.shape[2]
+
+    def identity(self) -> Identity:
+        """The data set and its folder; names, sizes and times of the files in it."""
+        root = self._root.resolve()
+        files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+        return Identity(f"{root}:{self._name}", state_of(root, files))
 
     def name(self, index: int) -> str:
         """Data set and number."""
@@ -130,7 +149,7 @@ def torchvision_dataset(
         if split is None:
             return None
         chosen = {"train": train} if "train" in arguments else {"split": split} if "split" in arguments else {}
-        return _as_source(_open(kind, root, download, chosen), channels, f"{name}:{split}")
+        return _as_source(_open(kind, root, download, chosen), channels, f"{name}:{split}", root)
 
     if "train" not in arguments and "split" not in arguments:
         everything = load("all", train=True)
@@ -160,13 +179,13 @@ def _open(kind: Any, root: Path, download: bool, chosen: dict[str, Any]) -> Any:
         raise FileNotFoundError(f"{kind.__name__} is not in {root.absolute()} ({error}): {remedy}.") from error
 
 
-def _as_source(dataset: Any, channels: int, name: str) -> Source:
+def _as_source(dataset: Any, channels: int, name: str, root: Path) -> Source:
     """An array where the data set holds one (MNIST and its likes, CIFAR, STL-10, SVHN), else the data set itself."""
     targets, classes = _labels(dataset)
     data = getattr(dataset, "data", None)
     if data is not None and hasattr(data, "shape"):
         return ArraySource(np.asarray(data), targets, classes, name=name)
-    return DatasetSource(dataset, targets, classes, channels, name)
+    return DatasetSource(dataset, targets, classes, channels, name, root)
 
 
 def _labels(dataset: Any) -> tuple[np.ndarray | None, tuple[str, ...] | None]:

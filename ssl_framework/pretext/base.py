@@ -1,6 +1,7 @@
 """What every pretext task shares: it is fed, optimised, followed and logged. A task itself is `__init__` and `forward`."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypedDict
 
 import pytorch_lightning as pl
@@ -88,7 +89,6 @@ class PretextModule(pl.LightningModule):
         self.seed = seed
         self.progress = 0.0  # share of the training that is done; set before each forward
         self.channels_last = channels_last
-        self._followers: tuple[Follower, ...] = ()  # found at `setup`: a walk over all modules costs more than they do
         run.compile_in_place(encoder, compile)
 
     def forward(self, views: Views) -> Step:
@@ -113,7 +113,6 @@ class PretextModule(pl.LightningModule):
             run.require_steps(self.trainer)
         if self.channels_last:
             run.keep_channels_last(self)
-        self._followers = tuple(module for module in self.modules() if isinstance(module, Follower))
         if self._data is not None:
             self._data.attach(self.views)
         else:
@@ -172,6 +171,11 @@ class PretextModule(pl.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         for follower in self._followers:
             follower.follow(self.progress)
+
+    @cached_property
+    def _followers(self) -> tuple[Follower, ...]:
+        """Looked for once: a walk over all modules costs more than moving them."""
+        return tuple(module for module in self.modules() if isinstance(module, Follower))
 
     def _make_views(self, batch: Batch) -> Views:
         assert self.views is not None

@@ -22,8 +22,8 @@ NO_JITTER = (1.0, 1.0, 1.0, 0.0)
 
 # Streams and columns name what a number is for: one view or one column more leaves the others as they were. The streams lie
 # far from 0, where the users of `Views.key` (masks, permutations) begin to count.
-_GLOBAL_STREAM = 1 << 20
-_LOCAL_STREAM = _GLOBAL_STREAM + (1 << 10)
+GLOBAL_STREAM = 1 << 20
+LOCAL_STREAM = GLOBAL_STREAM + (1 << 10)
 _FLIP, _AFFINE, _JITTER, _FACTORS, _ORDER = 0, slice(1, 6), 6, slice(7, 11), slice(11, 15)
 _GREY, _BLUR, _SIGMA, _SOLARIZE, _CROP = 15, 16, 17, 18, slice(24, 24 + 4 * ATTEMPTS)
 
@@ -170,7 +170,7 @@ def draw_views(global_views: Sequence[ViewSpec], local_views: Sequence[ViewSpec]
     Returns:
         float32, bool and int64 tensors on the CPU.
     """
-    streams = [_GLOBAL_STREAM + v for v in range(len(global_views))] + [_LOCAL_STREAM + v for v in range(len(local_views))]
+    streams = [GLOBAL_STREAM + v for v in range(len(global_views))] + [LOCAL_STREAM + v for v in range(len(local_views))]
     drawn = [_draw_view(spec, key, stream) for spec, stream in zip((*global_views, *local_views), streams, strict=True)]
     return ImageDraw(key, *(torch.stack(field) for field in zip(*drawn, strict=True)))
 
@@ -183,8 +183,8 @@ def _draw_view(spec: ViewSpec, key: Tensor, stream: int) -> tuple[Tensor, ...]:
     return (
         u[:, _CROP].unflatten(1, (ATTEMPTS, 4)).float(),
         u[:, _FLIP] < spec.flip,
-        _between(u[:, _AFFINE], _affine_ranges(spec)).float(),
-        torch.where(jittered, _between(u[:, _FACTORS], _jitter_ranges(spec)), torch.tensor(NO_JITTER, dtype=u.dtype)).float(),
+        _between(u[:, _AFFINE], affine_ranges(spec)).float(),
+        torch.where(jittered, _between(u[:, _FACTORS], jitter_ranges(spec)), torch.tensor(NO_JITTER, dtype=u.dtype)).float(),
         u[:, _ORDER].argsort(dim=1),
         u[:, _GREY] < spec.grey_p,
         torch.where(blurred, _between(u[:, _SIGMA, None], [spec.blur_sigma])[:, 0], 0.0).float(),
@@ -192,12 +192,14 @@ def _draw_view(spec: ViewSpec, key: Tensor, stream: int) -> tuple[Tensor, ...]:
     )
 
 
-def _affine_ranges(spec: ViewSpec) -> list[Range]:
+def affine_ranges(spec: ViewSpec) -> list[Range]:
+    """Lowest and highest values of the five columns of `ImageDraw.affine`."""
     shift = (-spec.translate, spec.translate)
     return [(-spec.degrees, spec.degrees), shift, shift, spec.scale, (-spec.shear, spec.shear)]
 
 
-def _jitter_ranges(spec: ViewSpec) -> list[Range]:
+def jitter_ranges(spec: ViewSpec) -> list[Range]:
+    """Lowest and highest values of the four columns of `ImageDraw.jitter`."""
     factors = [(max(0.0, 1 - factor), 1 + factor) for factor in (spec.brightness, spec.contrast, spec.saturation)]
     return [*factors, (-spec.hue, spec.hue)]
 
@@ -225,7 +227,7 @@ def boxes(uniforms: Tensor, spec: ViewSpec, source: tuple[int, int], size: tuple
     u = uniforms.to("cpu", torch.float64)
     height, width = source
     if not spec.crop:
-        return _centre_box(height, width, (size[1] / size[0], size[1] / size[0])).expand(len(u), 4)
+        return centre_box(height, width, (size[1] / size[0], size[1] / size[0])).expand(len(u), 4)
     area = height * width * _between(u[..., :1], [spec.crop_scale])
     ratio = _between(u[..., 1:2], [(math.log(spec.crop_ratio[0]), math.log(spec.crop_ratio[1]))]).exp()
     shape = torch.cat([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=-1).round()  # (B, 10, 2)
@@ -235,10 +237,10 @@ def boxes(uniforms: Tensor, spec: ViewSpec, source: tuple[int, int], size: tuple
     corner = torch.minimum((u[..., 2:] * (room + 1)).floor(), room)
     first = fits.int().argmax(dim=1)  # (B,)
     found = torch.cat([corner, shape], dim=-1)[torch.arange(len(u)), first].long()
-    return torch.where(fits.any(dim=1, keepdim=True), found, _centre_box(height, width, spec.crop_ratio))
+    return torch.where(fits.any(dim=1, keepdim=True), found, centre_box(height, width, spec.crop_ratio))
 
 
-def _centre_box(height: int, width: int, ratio: Range) -> Tensor:
+def centre_box(height: int, width: int, ratio: Range) -> Tensor:
     """The largest centred box whose width / height lies in the range."""
     h, w = height, width
     if width / height < ratio[0]:

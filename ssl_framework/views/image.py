@@ -5,17 +5,20 @@ normalise. Images have one channel or three; views without colour changes take a
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_framework import keyed
 from ssl_framework.types import Batch, Draw, Views
-from ssl_framework.views.draw import ImageDraw, ViewSpec, boxes, draw_views
-from ssl_framework.views.kernels import reference
+from ssl_framework.views.draw import ImageDraw, Plan, ViewSpec
+from ssl_framework.views.kernels import cpu, device, reference
 
 Size = int | Sequence[int]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_SHRINK = 2  # how many times a view still shrinks an image that was decoded smaller
 
 
 class ImageViews:
@@ -29,15 +32,17 @@ class ImageViews:
         local_views: what may happen to each of the ``L`` local views of multi-crop.
         local_size: their height and width; needed only if there are any.
         seed: of every draw.
+        dtype: of the views: "float32", or "bfloat16" for an encoder that works in it anyway; pixels are made in float32 and
+            rounded once.
 
     Raises:
-        ValueError: mean and std do not fit each other, a size is not positive, or colours change in images that have
-            neither one channel nor three.
+        ValueError: mean and std do not fit each other, a size is not positive, the dtype is another, or colours change in
+            images that have neither one channel nor three.
 
     Note:
-        A view is the same to the bit for the same (seed, epoch, index), batch and processor. In another batch, or on another
-        device, parameters and boxes are still the same to the bit; sums may be taken in another order: pixels in [0, 1] agree
-        within 1e-5 (1e-2 with TF32 matrix products). Solarize is a step: a pixel on its threshold may fall on either side.
+        On CPUs of one kind a view is the same to the bit for the same (seed, epoch, index), alone, in any batch and with any
+        number of threads. On another device parameters and boxes are still the same to the bit, and pixels in [0, 1] agree
+        within 4e-5. Solarize is a step: a pixel on its threshold may fall on either side.
     """
 
     def __init__(
@@ -50,12 +55,16 @@ class ImageViews:
         local_views: Sequence[ViewSpec] = (),
         local_size: Size | None = None,
         seed: int = 0,
+        dtype: str = "float32",
     ) -> None:
         self._global_views, self._local_views = tuple(global_views), tuple(local_views)
         self._size = _as_size(size)
         self._local_size = self._size if local_size is None else _as_size(local_size)
         self._mean, self._std = tuple(float(m) for m in mean), tuple(float(s) for s in std)
         self._seed = seed
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r}: views are made in float32 or bfloat16.")
+        self._dtype = _DTYPES[dtype]
         self._check()
 
     def _check(self) -> None:
@@ -100,9 +109,8 @@ class ImageViews:
         return len(self._global_views), len(self._local_views)
 
     @property
-    def _plan(self) -> list[tuple[ViewSpec, tuple[int, int]]]:
-        """Specification and size of each view, the ``V`` global ones first."""
-        return [(spec, self._size) for spec in self._global_views] + [(spec, self._local_size) for spec in self._local_views]
+    def _plan(self) -> Plan:
+        return Plan(self._global_views, self._local_views, self._size, self._local_size)
 
     def draw(self, index: Tensor, epoch: Tensor | int) -> ImageDraw:
         """Draw the parameters of every view.
@@ -115,28 +123,51 @@ class ImageViews:
             Tensors on the CPU: a pure function of the seed, index and epoch, sample by sample.
         """
         epoch = epoch.cpu() if isinstance(epoch, Tensor) else epoch
-        return draw_views(self._global_views, self._local_views, keyed.mix(self._seed, epoch, index.cpu()))
+        return cpu.draw_views(self._global_views, self._local_views, self._seed, epoch, index.cpu())
 
-    def crop(self, image: Tensor, draw: Draw) -> Views:
+    def reduction(self, size: tuple[int, int], draw: Draw) -> int:
+        """How many times smaller, per side, one image may be decoded: a JPEG decoder that scales spares most of its work.
+
+        Every view of the draw still shrinks the smaller image at least `_SHRINK` times, so that what the decoder averaged would
+        have been averaged anyway.
+
+        Args:
+            size: height and width of the whole image.
+            draw: of this one sample.
+
+        Returns:
+            1, 2, 4 or 8. Give `crop` the image of ``ceil(side / reduction)`` pixels, and `size`.
+        """
+        drawn = _own(draw)
+        assert len(drawn.key) == 1, f"reduction takes the draw of one sample, not of {len(drawn.key)}"
+        sides = cpu.boxes(drawn.crop, self._plan, size)[:, 0, 2:].tolist()  # (V + L, 2)
+        outputs = [self._size] * len(self._global_views) + [self._local_size] * len(self._local_views)
+        shrinks = min(min(box[0] / out[0], box[1] / out[1]) for box, out in zip(sides, outputs, strict=True))
+        return max((by for by in (2, 4, 8) if shrinks >= _SHRINK * by), default=1)
+
+    def crop(self, image: Tensor, draw: Draw, size: tuple[int, int] | None = None) -> Views:
         """Crop, resize, flip and warp one image of any size, in a loader's worker.
 
         Args:
-            image: ``(C, H, W)`` uint8 on the CPU.
+            image: ``(C, H, W)`` uint8 on the CPU, with any strides.
             draw: of this one sample: ``draw(index[None], epoch)``, or `ImageDraw.at`.
+            size: height and width of the whole image, if it was decoded smaller by a `reduction`.
 
         Returns:
-            uint8 `Views` with B = 1: ``(V, 1, C, h, w)``, ``(L, 1, C, h, w)`` or None, key and boxes. Joined along B they are
-            `Batch.crops`. Rounding to 8 bits keeps them within 1.5 / 255 of what `apply` would have cut out itself.
+            uint8 `Views` with B = 1: ``(V, 1, C, h, w)``, ``(L, 1, C, h, w)`` or None, key and boxes (of the whole image).
+            Joined along B they are `Batch.crops`. Rounding to 8 bits keeps them within 0.5 / 255 of what `apply` would have cut
+            out itself. They have the same bits in every process on this kind of processor.
 
         Raises:
-            ValueError: the image is not uint8 or has other channels than mean and std.
+            ValueError: the image is not uint8, has other channels than mean and std, or is no reduction of `size`.
         """
         drawn = _own(draw)
         assert len(drawn.key) == 1, f"crop takes the draw of one sample, not of {len(drawn.key)}"
         self._check_images(image[None])
-        cut = [boxes(drawn.crop[v], spec, _sides(image), size) for v, (spec, size) in enumerate(self._plan)]
-        views = [_cut(image, cut[v][0].tolist(), drawn, v, size) for v, (_, size) in enumerate(self._plan)]
-        return self._views(views, drawn.key, _with_flip(cut, drawn))
+        whole = _sides(image) if size is None else size
+        cut = cpu.boxes(drawn.crop, self._plan, whole)
+        views = cpu.cut(image[None], cut.double() / _reduced(whole, _sides(image)), drawn, self._plan)
+        return Views(*views, key=drawn.key, boxes=_with_flip(cut, drawn))
 
     def apply(self, batch: Batch, draw: Draw) -> Views:
         """Make the views: everything, or what remains after `crop`.
@@ -146,21 +177,20 @@ class ImageViews:
             draw: ``draw(batch.index, batch.epoch)``.
 
         Returns:
-            float32 `Views` on the batch's device, normalised.
+            `Views` on the batch's device, normalised, of the dtype asked for, in memory channels last.
 
         Raises:
             ValueError: the images are not uint8 or have other channels than mean and std.
         """
-        drawn = _own(draw)
+        drawn = ImageDraw(*(field.cpu() for field in _own(draw)))
         assert len(drawn.key) == len(batch.index), f"{len(drawn.key)} draws for {len(batch.index)} samples"
-        device = (batch.input if batch.crops is None else batch.crops.global_crops).device
+        target = (batch.input if batch.crops is None else batch.crops.global_crops).device
+        make = self._make if batch.crops is None else self._finish
         # half precision belongs to the encoder: pixels are made in float32
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            shaped, cut = self._shape(batch.input, drawn) if batch.crops is None else self._unpack(batch.crops)
-            views = [
-                self._colour(view, spec, drawn, v) for v, (view, (spec, _)) in enumerate(zip(shaped, self._plan, strict=True))
-            ]
-        return self._views(views, drawn.key.to(device), cut)._replace(index=batch.index)
+        with torch.no_grad(), torch.autocast(target.type, enabled=False):
+            (global_crops, local_crops), cut = make(batch, drawn, cpu if target.type == "cpu" else device)
+        key = drawn.key.to(target, non_blocking=True)
+        return Views(global_crops, local_crops, batch.index, key, None if cut is None else cut.to(target, non_blocking=True))
 
     def center(self, images: Tensor) -> Tensor:
         """What evaluation encodes: nothing is random.
@@ -181,35 +211,23 @@ class ImageViews:
             pixels = _cover(pixels, self._size)
         return reference.normalize(pixels, self._mean, self._std)
 
-    def _shape(self, images: Tensor, drawn: ImageDraw) -> tuple[list[Tensor], Tensor]:
-        """Crop, resize, flip and warp a batch: ``V + L`` times ``(B, C, h, w)`` in [0, 1], and the boxes."""
-        self._check_images(images)
-        pixels = images.float() / 255
-        cut = [boxes(drawn.crop[v], spec, _sides(images), size) for v, (spec, size) in enumerate(self._plan)]
-        views = [
-            reference.affine(reference.resized_crop(pixels, cut[v], drawn.flip[v], size), drawn.affine[v])
-            for v, (_, size) in enumerate(self._plan)
-        ]
-        return views, _with_flip(cut, drawn).to(images.device)
+    def _make(self, batch: Batch, drawn: ImageDraw, kernel: ModuleType) -> tuple[tuple[Tensor, Tensor | None], Tensor | None]:
+        """The views of whole images, and their boxes."""
+        self._check_images(batch.input)
+        cut = cpu.boxes(drawn.crop, self._plan, _sides(batch.input))
+        views = kernel.make_views(batch.input, cut, drawn, self._plan, self._mean, self._std, self._dtype)
+        return views, _with_flip(cut, drawn)
 
-    def _unpack(self, crops: Views) -> tuple[list[Tensor], Tensor | None]:
-        """The views that `crop` made in the workers: ``V + L`` times ``(B, C, h, w)`` in [0, 1], and the boxes."""
-        views = [*crops.global_crops, *(() if crops.local_crops is None else crops.local_crops)]
-        for view in views:
-            self._check_images(view)
-        return [view.float() / 255 for view in views], crops.boxes
-
-    def _colour(self, view: Tensor, spec: ViewSpec, drawn: ImageDraw, v: int) -> Tensor:
-        view = reference.jitter(view, drawn.jitter[v], drawn.order[v])
-        view = reference.grey(view, drawn.grey[v])
-        view = reference.gaussian_blur(view, drawn.blur[v], spec.blur_kernel_size(_sides(view)))
-        view = reference.solarize(view, drawn.solarize[v], spec.solarize_threshold)
-        return reference.normalize(view, self._mean, self._std)
-
-    def _views(self, views: list[Tensor], key: Tensor, cut: Tensor | None) -> Views:
-        num_global = len(self._global_views)
-        local_crops = torch.stack(views[num_global:]) if self._local_views else None
-        return Views(torch.stack(views[:num_global]), local_crops, key=key, boxes=cut)
+    def _finish(self, batch: Batch, drawn: ImageDraw, kernel: ModuleType) -> tuple[tuple[Tensor, Tensor | None], Tensor | None]:
+        """The views that `crop` began in the workers, and their boxes."""
+        crops = batch.crops
+        assert crops is not None
+        for views in (crops.global_crops, *(() if crops.local_crops is None else (crops.local_crops,))):
+            self._check_images(views[0])
+        views = kernel.finish_crops(
+            crops.global_crops, crops.local_crops, drawn, self._plan, self._mean, self._std, self._dtype
+        )
+        return views, crops.boxes
 
     def _check_images(self, images: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
@@ -240,18 +258,20 @@ def _sides(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
 
 
-def _with_flip(cut: list[Tensor], drawn: ImageDraw) -> Tensor:
+def _with_flip(cut: Tensor, drawn: ImageDraw) -> Tensor:
     """`Views.boxes`: ``(V + L, B, 5)`` float32."""
-    return torch.cat([torch.stack(cut).float(), drawn.flip[:, :, None].float()], dim=2)
+    return torch.cat([cut.float(), drawn.flip[:, :, None].float()], dim=2)
 
 
-def _cut(image: Tensor, box: list[int], drawn: ImageDraw, view: int, size: tuple[int, int]) -> Tensor:
-    """One view of one image, ``(1, C, *size)`` uint8. Pixels are summed in integers: the same bits on every processor."""
-    top, left, height, width = box
-    cut = image[None, :, top : top + height, left : left + width]
-    cut = F.interpolate(cut, size, mode="bilinear", antialias=True)
-    cut = cut.flip(-1) if drawn.flip[view, 0] else cut
-    return reference.affine(cut.float(), drawn.affine[view]).round().to(torch.uint8)
+def _reduced(whole: tuple[int, int], sides: tuple[int, int]) -> int:
+    """By how much an image was decoded smaller: its sides are rounded up."""
+    for by in (1, 2, 4, 8):
+        if sides == (-(-whole[0] // by), -(-whole[1] // by)):
+            return by
+    raise ValueError(
+        f"an image of {list(sides)} pixels is not one of size={list(whole)} reduced 1, 2, 4 or 8 times: give the height and "
+        "width that it has when it is decoded as a whole."
+    )
 
 
 def _cover(images: Tensor, size: tuple[int, int]) -> Tensor:

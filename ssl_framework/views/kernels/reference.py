@@ -11,9 +11,83 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_framework.views.draw import NO_AFFINE, NO_JITTER
+from ssl_framework.views.draw import NO_AFFINE, NO_JITTER, ImageDraw, Plan, ViewSpec
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's rounding of ITU-R BT.601
+
+
+def make_views(
+    images: Tensor,
+    boxes: Tensor,
+    draw: ImageDraw,
+    plan: Plan,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor | None]:
+    """Make all views of a batch.
+
+    Args:
+        images: ``(B, C, H, W)`` uint8.
+        boxes: ``(V + L, B, 4)`` int64 on the CPU: top, left, height, width.
+        draw: on the CPU.
+        plan: the views and their sizes.
+        mean: per channel, of images in [0, 1].
+        std: per channel.
+        dtype: of the result.
+
+    Returns:
+        ``(V, B, C, h, w)`` and ``(L, B, C, h', w')`` or None, normalised.
+    """
+    pixels = images.float() / 255
+    sizes = [plan.size] * len(plan.global_views) + [plan.local_size] * len(plan.local_views)
+    views = [affine(resized_crop(pixels, boxes[v], draw.flip[v], size), draw.affine[v]) for v, size in enumerate(sizes)]
+    return _recolour(views, draw, plan, mean, std, dtype)
+
+
+def finish_crops(
+    global_crops: Tensor,
+    local_crops: Tensor | None,
+    draw: ImageDraw,
+    plan: Plan,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor | None]:
+    """Change the colours of views that were cut out elsewhere.
+
+    Args:
+        global_crops: ``(V, B, C, h, w)`` uint8.
+        local_crops: ``(L, B, C, h', w')`` uint8, or None.
+        draw: on the CPU.
+        plan: the views and their sizes.
+        mean: per channel, of images in [0, 1].
+        std: per channel.
+        dtype: of the result.
+
+    Returns:
+        As `make_views`.
+    """
+    crops = [*global_crops, *(() if local_crops is None else local_crops)]
+    return _recolour([view.float() / 255 for view in crops], draw, plan, mean, std, dtype)
+
+
+def _recolour(
+    views: list[Tensor], draw: ImageDraw, plan: Plan, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """``V + L`` times ``(B, C, h, w)`` in [0, 1] to what `make_views` returns."""
+
+    def finish(view: Tensor, spec: ViewSpec, v: int) -> Tensor:
+        view = jitter(view, draw.jitter[v], draw.order[v])
+        view = grey(view, draw.grey[v])
+        view = gaussian_blur(view, draw.blur[v], spec.blur_kernel_size((view.shape[-2], view.shape[-1])))
+        view = solarize(view, draw.solarize[v], spec.solarize_threshold)
+        return normalize(view, mean, std).to(dtype)
+
+    specs = (*plan.global_views, *plan.local_views)
+    made = [finish(view, spec, v) for v, (view, spec) in enumerate(zip(views, specs, strict=True))]
+    num_global = len(plan.global_views)
+    return torch.stack(made[:num_global]), torch.stack(made[num_global:]) if plan.local_views else None
 
 
 def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:

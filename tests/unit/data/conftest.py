@@ -19,6 +19,9 @@ class Draws:
     def __init__(self, key: Tensor) -> None:
         self.key = key
 
+    def at(self, position: int) -> "Draws":
+        return Draws(self.key[position : position + 1])
+
 
 class TopLeft:
     """Views of mixed sizes: two 4 x 4 corners of each image, their place drawn from the key."""
@@ -28,7 +31,11 @@ class TopLeft:
     def draw(self, index: Tensor, epoch: Tensor | int) -> Draws:
         return Draws(keyed.mix(0, epoch, index))
 
-    def crop(self, image: Tensor, draw: Draws) -> Views:
+    def reduction(self, size: tuple[int, int], draw: Draws) -> int:
+        return 1
+
+    def crop(self, image: Tensor, draw: Draws, size: tuple[int, int] | None = None) -> Views:
+        assert size is None or size == image.shape[-2:]
         place = (keyed.uniform(draw.key, 0, 1)[0, 0] * (image.shape[1] - 4)).long()
         corner = image[:, place : place + 4, :4]
         return Views(torch.stack([corner, corner.flip(-1)])[:, None], key=draw.key)

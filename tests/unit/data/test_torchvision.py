@@ -91,7 +91,7 @@ def test_whatever_a_damaged_file_raises_is_a_bad_sample(kind: type[Exception]) -
             raise kind("planted")
 
     with pytest.raises(BadSampleError, match=f"{kind.__name__}: planted"):
-        DatasetSource(Damaged(), None, None, 3, "d").read(0)
+        DatasetSource(Damaged(), None, None, 3, "d", Path()).read(0)
 
 
 @pytest.mark.parametrize(
