@@ -16,6 +16,7 @@ from torch import Tensor
 _CGROUP = Path("/sys/fs/cgroup")
 _KEEP_BELOW = 1 << 30  # bytes: the largest block that glibc keeps; 64-bit systems take any number
 _NEVER_TRIM = 2**31 - 1
+_ASSUMED_FREE = 4 << 30  # bytes, on systems that do not say
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -88,6 +89,24 @@ def _quota() -> float:
     if len(words) != 2 or words[0] in ("max", "-1"):
         return math.inf
     return int(words[0]) / int(words[1])
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on a device; on the host within the limit of its container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = math.inf
+    information = Path("/proc/meminfo")
+    if information.is_file():
+        free = (
+            next(int(line.split()[1]) for line in information.read_text().splitlines() if line.startswith("MemAvailable"))
+            * 1024
+        )
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        most = (_CGROUP / limit).read_text().strip() if (_CGROUP / limit).is_file() else "max"
+        if most != "max" and (_CGROUP / used).is_file():
+            free = min(free, int(most) - int((_CGROUP / used).read_text()))
+    return int(free) if math.isfinite(free) else _ASSUMED_FREE
 
 
 def limit_threads() -> int:

@@ -1,18 +1,14 @@
-"""Reading ahead in threads of the training process: decoders leave Python's lock, and nothing is copied between processes."""
+"""Reading ahead in threads of the training process."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
-from typing import TypeVar
 
 from ssl_framework.data.stream import BatchStream
+from ssl_framework.data.threads import spread
 from ssl_framework.types import Batch
 
 _AT_ONCE = 2  # batches that are read while one is used: the next is decoded while the last rows of this one are
-_TOGETHER = 4  # samples that a thread takes at a time
-
-T, R = TypeVar("T"), TypeVar("R")
 
 
 class ReadAhead:
@@ -52,10 +48,3 @@ class ReadAhead:
             local = None if crops.local_crops is None else crops.local_crops.pin_memory()
             crops = crops._replace(global_crops=crops.global_crops.pin_memory(), local_crops=local)
         return batch._replace(input=batch.input.pin_memory(), crops=crops)
-
-
-def spread(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Like `map`, in the threads of a pool, a few items at a time."""
-    everything = list(items)
-    parts = [everything[start : start + _TOGETHER] for start in range(0, len(everything), _TOGETHER)]
-    return chain.from_iterable(pool.map(lambda part: [work(item) for item in part], parts))

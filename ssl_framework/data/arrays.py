@@ -90,11 +90,11 @@ class ArraySource:
         return self.read_many(np.array([index]))[0]
 
     def read_many(self, index: np.ndarray) -> Tensor:
-        """``(B, C, H, W)`` uint8 of the samples `index` ``(B,)``."""
+        """``(B, C, H, W)`` uint8 of the samples `index` ``(B,)``, laid out in memory as the array is."""
         images = torch.from_numpy(np.ascontiguousarray(self._images[index]))
         if self._images.ndim == 3:
             return images[:, None]
-        return images.permute(0, 3, 1, 2).contiguous() if self._last else images
+        return images.permute(0, 3, 1, 2) if self._last else images
 
     def name(self, index: int) -> str:
         """Array and row."""

@@ -11,8 +11,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,17 +19,13 @@ import torch
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from tqdm import tqdm
 
-from ssl_framework import machine
-from ssl_framework.data.encoded import EncodedSource
-from ssl_framework.data.labelled import fit
+from ssl_framework.data.encoded import EncodedSource, decoded
 from ssl_framework.types import BadSampleError
 
 VERSION = 1
 """Of the layout of the files; another one is another cache."""
 
-_CHUNK = 32 << 20  # bytes that are decoded before they are written: memory does not grow with the data
 _SPARE = 64 << 20  # bytes that stay free on the disk
 
 
@@ -230,34 +224,14 @@ class _Files:
     def write(self, part: Path) -> dict[int, str]:
         """All images, in their order. Written, not mapped: a map on a full disk would kill the process."""
         bad: dict[int, str] = {}
-        with part.open("wb") as file, tqdm(total=len(self.source), desc="cache", unit=" images", disable=None) as bar:
+        with part.open("wb") as file:
             header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
             np.lib.format.write_array_header_1_0(file, header)
-            for pixels in self.chunks(bad):
+            for pixels in decoded(self.source, (self.shape[1], self.shape[2]), bad, "cache"):
                 _write(file, pixels)
-                bar.update(len(pixels))
             file.flush()
             os.fsync(file.fileno())
         return bad
-
-    def chunks(self, bad: dict[int, str]) -> Iterator[np.ndarray]:
-        """Some images at a time, zeros in the place of those that cannot be decoded, which are noted in `bad`."""
-        rows = max(1, _CHUNK // int(np.prod(self.shape[1:])))
-
-        def into(pixels: np.ndarray, row: int, index: int) -> None:
-            try:
-                image = self.source.read(index)
-            except BadSampleError as error:
-                bad[index] = str(error)
-                return
-            pixels[row] = fit(image, self.shape[1:3]).permute(1, 2, 0).numpy()
-
-        with ThreadPoolExecutor(machine.cores()) as pool:
-            for start in range(0, self.shape[0], rows):
-                pixels = np.zeros((min(rows, self.shape[0] - start), *self.shape[1:]), np.uint8)
-                for done in [pool.submit(into, pixels, row, start + row) for row in range(len(pixels))]:
-                    done.result()
-                yield pixels
 
     def write_manifest(self, bad: dict[int, str]) -> None:
         said = {

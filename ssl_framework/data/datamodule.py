@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from ssl_framework import keyed
 from ssl_framework.data.bad import BadSamples
-from ssl_framework.data.labelled import Labelled, fit
+from ssl_framework.data.encoded import fit
+from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
 from ssl_framework.data.split import carve, in_bulk
 from ssl_framework.data.stream import BatchStream

@@ -1,17 +1,24 @@
 """Sources of encoded images: what files, tables of bytes and torchvision's data sets have in common."""
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+import torchvision.transforms.v2.functional as tv
 from torch import Tensor
+from tqdm import tqdm
 
-from ssl_framework import keyed
+from ssl_framework import keyed, machine
 from ssl_framework.data.decode import Reduction
+from ssl_framework.data.threads import spread
 from ssl_framework.types import BadSampleError, Source
 
 _PROBE = 0x512E  # names this use of a seed
+_CHUNK = 32 << 20  # bytes that are decoded at a time: memory does not grow with the data
 _PROBED = 256  # of a set in which 1 % of the images have another size, 92 % of the probes see one
 
 
@@ -76,3 +83,45 @@ def state_of(root: Path, files: Iterable[Path]) -> str:
         stat = (root / file).stat()
         digest.update(f"{file.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def decoded(source: Source, size: tuple[int, int], bad: dict[int, str], doing: str) -> Iterator[np.ndarray]:
+    """All images of a source at one size, in their order, decoded by all cores, with a bar.
+
+    Args:
+        source: the images.
+        size: height and width; others are resized until they just cover it and cut at their centre.
+        bad: filled with the samples that cannot be decoded, and why; zeros stand in their place.
+        doing: what the bar is called.
+
+    Yields:
+        ``(n, H, W, C)`` uint8, some 32 MB at a time.
+    """
+    shape = (*size, source.channels)
+    rows = max(1, _CHUNK // math.prod(shape))
+
+    def read(index: int) -> Tensor | str:
+        try:
+            image = source.read(index)
+        except BadSampleError as error:
+            return str(error)
+        return (image if image.shape[-2:] == size else fit(image, size)).permute(1, 2, 0)
+
+    with ThreadPoolExecutor(machine.cores()) as pool, tqdm(total=len(source), desc=doing, unit=" images", disable=None) as bar:
+        for start in range(0, len(source), rows):
+            pixels = np.zeros((min(rows, len(source) - start), *shape), np.uint8)
+            for row, image in enumerate(spread(pool, read, range(start, start + len(pixels)))):
+                if isinstance(image, str):
+                    bad[start + row] = image
+                else:
+                    pixels[row] = image.numpy()
+            bar.update(len(pixels))
+            yield pixels
+
+
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize with antialiasing until `size` is just covered and cut out the centre: ``(C, H, W)`` uint8, any to `size`."""
+    height, width = image.shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    covered = [max(size[0], math.floor(height * scale + 0.5)), max(size[1], math.floor(width * scale + 0.5))]
+    return tv.center_crop(tv.resize(image, covered, antialias=True), list(size))

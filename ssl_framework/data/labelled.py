@@ -1,16 +1,17 @@
 """A split with its labels: what phase 2, probes and monitors read. Pretraining never does."""
 
-import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 
-from ssl_framework import keyed
+from ssl_framework import keyed, machine
 from ssl_framework.data.bad import BadSamples
-from ssl_framework.data.split import by_class, in_bulk, origin
+from ssl_framework.data.encoded import EncodedSource, fit
+from ssl_framework.data.split import by_class, in_bulk, origin, rooted
+from ssl_framework.data.threads import spread
 from ssl_framework.types import BadSampleError, Source
 
 _SUBSET = 0x5B5E7  # names this use of the seed
@@ -82,7 +83,9 @@ class Labelled:
             return images
         if len(asked) == 0:
             return torch.empty(0, self.source.channels, *self.size, dtype=torch.uint8)
-        return torch.stack([self._image(int(position)) for position in asked])
+        places: list[int] = asked.tolist()
+        decoded = self._decoded(places)
+        return torch.stack([self._image(p) if image is None else image for p, image in zip(places, decoded, strict=True)])
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images ``(b, C, H, W)`` uint8 and labels ``(b,)``, in order, `size` at a time, the last one what is left."""
@@ -111,6 +114,23 @@ class Labelled:
         rows = self.rows[np.sort(np.concatenate(chosen))]
         return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows)
 
+    def _decoded(self, positions: list[int]) -> list[Tensor | None]:
+        """Images of files, decoded by all cores; None for what is left to `_image`."""
+        if len(positions) == 1 or not isinstance(rooted(self.source, self.rows[:1])[0], EncodedSource):
+            return [None] * len(positions)
+
+        def read(position: int) -> Tensor | None:
+            try:
+                return self._fitted(self.source.read(int(self.rows[position])))
+            except BadSampleError:
+                return None
+
+        with ThreadPoolExecutor(machine.cores()) as pool:
+            return list(spread(pool, read, positions))
+
+    def _fitted(self, image: Tensor) -> Tensor:
+        return image if self.source.size is not None else fit(image, self.size)
+
     def _image(self, position: int) -> Tensor:
         own = int(self.rows[position])
         assert self.source.targets is not None
@@ -121,13 +141,5 @@ class Labelled:
             except BadSampleError as error:
                 self._bad.report(self.split, self.source, row, str(error))
                 continue
-            return image if self.source.size is not None else fit(image, self.size)
+            return self._fitted(image)
         raise ValueError(f"No {self.split} sample of class {self.classes[int(self.targets[position])]!r} can be read.")
-
-
-def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize with antialiasing until `size` is just covered and cut out the centre: ``(C, H, W)`` uint8, any to `size`."""
-    height, width = image.shape[-2:]
-    scale = max(size[0] / height, size[1] / width)
-    covered = [max(size[0], math.floor(height * scale + 0.5)), max(size[1], math.floor(width * scale + 0.5))]
-    return tv.center_crop(tv.resize(image, covered, antialias=True), list(size))

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ssl_framework import keyed
-from ssl_framework.data.encoded import EncodedSource
-from ssl_framework.data.labelled import fit
+from ssl_framework.data.encoded import EncodedSource, fit
 from ssl_framework.data.order import Order
 from ssl_framework.data.split import in_bulk, rooted, unreadable
 from ssl_framework.types import BadSampleError, Batch, Draw, Source, ViewMaker, Views
@@ -33,7 +32,7 @@ class _Read(NamedTuple):
     """One row of a batch: what was read (None: it comes with the others, at once), which sample, and which were unreadable."""
 
     content: Tensor | Views | None
-    index: int
+    sample: int
     bad: list[int]
 
 
@@ -111,7 +110,7 @@ class BatchStream(IterableDataset[Batch]):
         if self._unreadable == {}:
             return Batch(self._together(index[mine]), None, chosen, passes, draw=draw)
         rows = list(gather(partial(self._row, chosen.tolist(), passes.tolist(), index, draw), range(share)))
-        found = torch.tensor([row.index for row in rows], dtype=torch.int64)
+        found = torch.tensor([row.sample for row in rows], dtype=torch.int64)
         bad = [i for row in rows for i in row.bad]
         if bad:
             draw = self._draw(found, passes)

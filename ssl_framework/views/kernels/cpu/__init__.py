@@ -193,7 +193,7 @@ def _normalised(
     out = torch.empty(*images.shape[:2], *size, images.shape[2], dtype=dtype)
     flat = out.view(images.shape[0] * images.shape[1], -1)
     outputs = (None, flat.view(torch.uint16), None) if dtype == torch.bfloat16 else (None, None, flat)
-    centre, scale = np.array(mean, np.float32), 1 / np.array(std, np.float32)
+    centre, scale = np.array(mean, np.float32), np.reciprocal(np.array(std, np.float32))
     _render(images, boxes, draw, specs, size, centre, scale, outputs)
     return out.permute(0, 1, 4, 2, 3)
 

@@ -57,7 +57,8 @@ def entry(function: Callable[Parameters, Result], signature: str) -> Callable[Pa
 
 def _compiled(function: Callable[Parameters, Result], *signature: str, **options: Any) -> Callable[Parameters, Result]:
     # division by zero gives infinity, as in torch; raising would break the vector loops
-    made = numba.njit(*signature, nogil=True, error_model="numpy", **options)(function)
+    compiler: Any = numba.njit  # its stubs know no signature given beside options
+    made = compiler(*signature, nogil=True, error_model="numpy", **options)(function)
     return cast(Callable[Parameters, Result], made)
 
 

@@ -1,13 +1,14 @@
-"""Arrays that the CPU kernel works on."""
+"""Arrays that the CPU kernel works on.
 
-from typing import TypeAlias
+To the type checker they are anything: it takes a number out of an array for another array. The signatures of the compiled
+entries say what they are, and Numba refuses all else.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
-Bytes: TypeAlias = NDArray[np.uint8]
-Halves: TypeAlias = NDArray[np.uint16]
-Floats: TypeAlias = NDArray[np.float32]
-Doubles: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
-Bools: TypeAlias = NDArray[np.bool_]
+Bytes: TypeAlias = Any
+Halves: TypeAlias = Any
+Floats: TypeAlias = Any
+Doubles: TypeAlias = Any
+Ints: TypeAlias = Any
+Bools: TypeAlias = Any
