@@ -89,7 +89,7 @@ def split(data: DataModule, labels_per_class: int | str | None, seed: int) -> La
     if isinstance(labels_per_class, int):
         train = train.subset(labels_per_class, seed)
     val = data.split("val") if data.val_share > 0 else None
-    return LabelledData(train, val, data.test_split(), batch_size=data.batch_size, workers=data.workers, seed=seed)
+    return LabelledData(train, val, data.test_split(), batch_size=data.batch_size, workers=data.workers or 0, seed=seed)
 
 
 def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> DownstreamModule:

@@ -11,16 +11,19 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from ssl_framework import keyed
+from ssl_framework.data.ahead import ReadAhead
 from ssl_framework.data.bad import BadSamples
+from ssl_framework.data.checks import check_facts, checked_size, checked_statistics
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
 from ssl_framework.data.split import carve, in_bulk
+from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
 from ssl_framework.types import BadSampleError, Batch, Facts, Source, ViewMaker
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
-Loader: TypeAlias = BatchStream | DataLoader[Batch]
+Loader: TypeAlias = BatchStream | ReadAhead | DataLoader[Batch]
 
 _MEASURE = 0x57A7  # names this use of the seed
 _MEASURED_IN_MEMORY = 10_000
@@ -32,7 +35,11 @@ class Options(TypedDict, total=False):
 
     batch_size: int
     val_share: float
-    workers: int
+    workers: int | None
+    cache: bool
+    cache_size: int | Sequence[int] | None
+    cache_dir: str | None
+    resident: bool | None
     seed: int
     split_seed: int
     channels: int | None
@@ -57,7 +64,12 @@ class DataModule(pl.LightningDataModule):
         labelled: the labelled training samples, where they are others than `train` (STL-10); default `train`.
         batch_size: samples of a batch, all processes together.
         val_share: share of the training samples (of each class, if labelled) that is carved for validation.
-        workers: loader processes; 0 reads in the training process, best for data in memory.
+        workers: loader processes; 0: threads of the training process; None: threads on a CPU and processes on a GPU for files,
+            nothing for decoded images. No result depends on it.
+        cache: decode everything once into a file, at one size, and read that; see `ssl_framework.data.cache`.
+        cache_size: height and width there, best somewhat larger than the views; None: the size that the images have.
+        cache_dir: folder of the cache; None: ``ssl_framework`` in the user's folder of caches.
+        resident: hold the images in one tensor on the device; None: where they fit a quarter of the memory that is free.
         seed: of the order of the samples.
         split_seed: of the carving. It is not the run's seed: the splits stay the same when runs are repeated with other seeds,
             and a sample that one run tests on is never one that another pretrained on.
@@ -82,7 +94,11 @@ class DataModule(pl.LightningDataModule):
         labelled: Source | None = None,
         batch_size: int = 256,
         val_share: float = 0.1,
-        workers: int = 0,
+        workers: int | None = None,
+        cache: bool = False,
+        cache_size: int | Sequence[int] | None = None,
+        cache_dir: str | None = None,
+        resident: bool | None = None,
         seed: int = 0,
         split_seed: int = 0,
         channels: int | None = None,
@@ -92,7 +108,7 @@ class DataModule(pl.LightningDataModule):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or workers < 0:
+        if batch_size < 1 or (workers or 0) < 0:
             raise ValueError(f"batch_size={batch_size} must be at least 1 and workers={workers} at least 0.")
         if len(train) == 0:
             raise ValueError(f"{name} has no training samples: check data.path.")
@@ -104,6 +120,14 @@ class DataModule(pl.LightningDataModule):
         self.split_seed = split_seed
         self.position = 0
         self.bad_samples = BadSamples()
+        self._storage = Storage(
+            name, cache=cache, cache_size=cache_size, cache_dir=cache_dir, resident=resident, workers=workers
+        )
+        whole = self._storage.cached(train)
+        val, test, labelled = (self._storage.cached(source) for source in (val, test, labelled))
+        assert whole is not None
+        self._cached = whole.size if whole.size != train.size else None
+        train = whole
         learn = labelled if labelled is not None else train
         self._val_carved = val is None
         if val is None:
@@ -111,9 +135,9 @@ class DataModule(pl.LightningDataModule):
         self.train = learn if labelled is None else train
         self._splits: dict[str, Source | None] = {"train": learn, "val": val, "test": test}
         self._views: ViewMaker | None = None
-        self._size = _checked_size(train, size, name)
-        _check_facts(learn, channels, classes, name)
-        self._statistics = _checked_statistics(mean, std, learn.channels)
+        self._size = checked_size(train, size, name, free=self._cached is not None)
+        check_facts(learn, channels, classes, name)
+        self._statistics = checked_statistics(mean, std, learn.channels)
         self._measured_on = 0
 
     @property
@@ -233,14 +257,15 @@ class DataModule(pl.LightningDataModule):
             ValueError: it was saved with other data, another global batch or another seed.
         """
         now = self._identity()
-        other = [f"{key} is {now[key]} and was {state_dict[key]}" for key in now if now[key] != state_dict[key]]
+        other = [f"{key} is {now[key]} and was {state_dict.get(key)}" for key in now if now[key] != state_dict.get(key)]
         if other:
             raise ValueError(f"This run cannot go on with other data: {'; '.join(other)}. Give what the run began with.")
         self.position = state_dict["position"]
         self.bad_samples.load_state_dict(state_dict["bad"])
 
-    def _identity(self) -> dict[str, int]:
+    def _identity(self) -> dict[str, Any]:
         return {
+            "cache_size": None if self._cached is None else list(self._cached),
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -261,12 +286,25 @@ class DataModule(pl.LightningDataModule):
                 f"data.batch_size that {self._world} divides."
             )
         rank = 0 if self.trainer is None else self.trainer.global_rank
-        stream = BatchStream(source, order, seed=self.seed, start=start, rank=rank, world=self._world, views=self._views)
-        if self.workers == 0:
-            return stream  # nothing that a DataLoader would add
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        own = torch.Generator().manual_seed(self.seed)  # a loader without one draws from the global one
-        return DataLoader(stream, batch_size=None, num_workers=self.workers, pin_memory=on_gpu, generator=own)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        place = self._storage.place(source, device, self._world, self._views)
+        if source is self.train:
+            rank_zero_info(f"{self.name}: {place.said}")
+        stream = BatchStream(
+            place.source,
+            order,
+            seed=self.seed,
+            start=start,
+            rank=rank,
+            world=self._world,
+            views=self._views,
+            size=place.size,
+        )
+        pin = device.type == "cuda"
+        if place.processes:
+            own = torch.Generator().manual_seed(self.seed)  # a loader without one draws from the global one
+            return DataLoader(stream, batch_size=None, num_workers=place.processes, pin_memory=pin, generator=own)
+        return ReadAhead(stream, place.threads, pin) if place.threads else stream
 
     def _measure(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel, over all pixels of keyed-random training samples."""
@@ -327,50 +365,3 @@ def read_as(options: Options) -> int:
     if channels not in {1, 3}:
         raise ValueError(f"channels={channels}: images are read as 3 (RGB) or 1 (grey).")
     return channels
-
-
-def _checked_size(source: Source, size: int | Sequence[int] | None, name: str) -> tuple[int, int]:
-    given = (size, size) if isinstance(size, int) else None if size is None else tuple(int(n) for n in size)
-    if given is not None and (len(given) != 2 or min(given) < 1):
-        raise ValueError(f"size={list(given)} is no height and width: give data.size=[HEIGHT,WIDTH].")
-    if source.size is None:
-        if given is None:
-            raise ValueError(
-                f"The images of {name} may differ in size: give the one to work at, for example data.size=[96,96]."
-            )
-        return given[0], given[1]
-    if given is not None and given != tuple(source.size):
-        raise ValueError(
-            f"The images of {name} are {list(source.size)}, not size={list(given)}: leave data.size=null, and give the size "
-            "that the encoder should see to the views (views.size)."
-        )
-    return source.size
-
-
-def _check_facts(source: Source, channels: int | None, classes: int | None, name: str) -> None:
-    if channels is not None and channels != source.channels:
-        raise ValueError(
-            f"The images of {name} have {source.channels} channels, not channels={channels}: correct data.channels."
-        )
-    found = None if source.targets is None else len(source.classes or np.unique(source.targets))
-    if classes is not None and found != classes:
-        has = "no labels" if found is None else f"{found} classes"
-        raise ValueError(f"{name} has {has}, not classes={classes}: correct data.classes, or give null for what is there.")
-
-
-def _checked_statistics(
-    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    if mean is None or std is None:
-        if mean is not std:
-            raise ValueError(
-                f"mean={mean} and std={std} belong together: give both, or null for both (then they are measured)."
-            )
-        return None
-    centre, spread = tuple(float(x) for x in mean), tuple(float(x) for x in std)
-    if len(centre) != channels or len(spread) != channels or min(spread) <= 0:
-        raise ValueError(
-            f"mean={list(centre)} and std={list(spread)} do not fit {channels} channels of values in 0..1: give {channels} "
-            "of each, std above 0."
-        )
-    return centre, spread

@@ -61,6 +61,11 @@ class ResidentSource:
         """Samples that could not be decoded, and why."""
         return self._unreadable
 
+    @property
+    def on_disk(self) -> bool:
+        """It is in memory."""
+        return False
+
     def __len__(self) -> int:
         return len(self.source)
 

@@ -22,6 +22,11 @@ class BulkSource(Source, Protocol):
         """Samples that could not be decoded, and why; `read_many` is not asked for them."""
         ...
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the array is mapped from a file."""
+        ...
+
     def read_many(self, index: np.ndarray) -> Tensor:
         """``(B, C, H, W)`` uint8 of the samples `index` ``(B,)``."""
         ...

@@ -173,18 +173,7 @@ def test_a_damaged_file_is_counted_named_and_replaced_in_training(kit: Any, tmp_
     data = folder(tmp_path / "data", size=[4, 4], batch_size=20, val_share=0, mean=[0.5] * 3, std=[0.5] * 3, workers=workers)
     data.attach(kit.views())
     with pytest.warns(UserWarning, match=r"007\.png cannot be read"):
-        kit.trainer(tmp_path, 7).fit(Crops(kit), data)
+        kit.trainer(tmp_path, 7).fit(kit.recorder(), data)
     rows = (tmp_path / "bad_samples.csv").read_text().splitlines()
     assert len(rows) == 2
     assert "007.png," in rows[1]
-
-
-def Crops(kit: Any) -> Any:  # noqa: N802
-    """Trains on crops."""
-
-    class Module(kit.recorder):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            assert batch.crops.global_crops.shape == (2, 20, 3, 4, 4)
-            return self.weight * batch.crops.global_crops.float().mean()
-
-    return Module()
