@@ -30,6 +30,8 @@ _MAY_CHANGE = (
     "precision",
     "keep_freed_memory",
     "data.workers",
+    "data.cache_dir",
+    "data.resident",
     "data.path",
     "data_root",
     "run.",
