@@ -29,7 +29,15 @@ from ssl_framework.views.draw import (
 from ssl_framework.views.kernels.cpu import threads
 
 _LEAST_PIXELS = 1 << 16  # what a thread makes in the time that it takes to hand it over, several times
-_LEAST_DRAWS = 512
+_FIELDS = {
+    "flip": (torch.bool, ()),
+    "affine": (torch.float32, (5,)),
+    "jitter": (torch.float32, (4,)),
+    "order": (torch.int64, (4,)),
+    "grey": (torch.bool, ()),
+    "blur": (torch.float32, ()),
+    "solarize": (torch.bool, ()),
+}
 
 
 def make_views(
@@ -135,6 +143,8 @@ def draw_views(
     views, batch = len(specs), len(index)
     streams, chances, ranges = _distributions(tuple(global_views), tuple(local_views))
     passes = (epoch if isinstance(epoch, Tensor) else torch.tensor(epoch)).expand(batch)
+    for name, numbers in (("index", index), ("epoch", passes)):
+        _expect(name, numbers, torch.int64, (batch,))
     made = ImageDraw(
         torch.empty(batch, dtype=torch.int64),
         torch.empty(views, batch, ATTEMPTS, 4),
@@ -162,6 +172,9 @@ def boxes(uniforms: Tensor, plan: Plan, source: tuple[int, int]) -> Tensor:
     Returns:
         ``(V + L, B, 4)`` int64: top, left, height, width in pixels.
     """
+    _expect(
+        "uniforms", uniforms, torch.float32, (len(plan.global_views) + len(plan.local_views), uniforms.shape[1], ATTEMPTS, 4)
+    )
     crops, ranges, centre = _croppings(plan, source)
     made = torch.empty(*uniforms.shape[:2], 4, dtype=torch.int64)
     _entry("boxes")(uniforms.numpy(), crops, ranges, centre, *source, made.numpy())
@@ -209,16 +222,40 @@ def _render(
     outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:
     """Have the threads fill the one output that is there: 8 bits, bfloat16 or float32."""
+    _check(images, boxes, draw)
     kernels = np.array([spec.blur_kernel_size(size) for spec in specs]) // 2
     thresholds = np.array([spec.solarize_threshold for spec in specs], np.float32)
     nothing = (np.empty((0, 0, 0, 0), np.uint8), np.empty((0, 0), np.uint16), np.empty((0, 0), np.float32))
     written = [none if out is None else out.numpy() for out, none in zip(outputs, nothing, strict=True)]
     fields = [field.numpy() for field in draw[2:]]
-    shared = (images.numpy(), boxes.double().numpy(), *fields, kernels, thresholds, mean, scale, *size, *written)
+    # strides beside plain memory: a loop over neighbours is then known to be one when it is compiled
+    memory = images.as_strided((images.untyped_storage().nbytes(),), (1,), 0).numpy()
+    layout = (images.storage_offset(), *images.stride())
+    where = (memory, tuple(images.shape), layout, boxes.double().numpy())
+    shared = (*where, *fields, kernels, thresholds, mean, scale, *size, *written)
     render = _entry("render")
     threads.share(
         lambda begin, end: render(begin, end, *shared), images.shape[0] * images.shape[1], _LEAST_PIXELS // math.prod(size) + 1
     )
+
+
+def _check(images: Tensor, boxes: Tensor, draw: ImageDraw) -> None:
+    """What compiled code believes, because it looks at addresses: a box outside of its image would be other memory."""
+    views = tuple(images.shape[:2])
+    _expect("images", images, torch.uint8, (*views, *images.shape[2:]))
+    for name, (dtype, shape) in _FIELDS.items():
+        _expect(f"draw.{name}", getattr(draw, name), dtype, (*views, *shape))
+    _expect("boxes", boxes, boxes.dtype, (*views, 4))
+    corner, sides = boxes.split(2, dim=2)
+    inside = (corner >= 0) & (sides > 0) & (corner + sides <= torch.tensor(images.shape[3:]))
+    assert inside.all(), (
+        f"boxes {boxes[~inside.all(dim=2)].tolist()} are not inside of images of {list(images.shape[3:])} pixels"
+    )
+
+
+def _expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    found = (tensor.device.type, tensor.dtype, tuple(tensor.shape))
+    assert found == ("cpu", dtype, shape), f"{name} is {found}, not {('cpu', dtype, shape)}"
 
 
 @functools.cache

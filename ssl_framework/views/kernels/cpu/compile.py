@@ -8,11 +8,13 @@ disturb each other: every entry has one signature, and whoever comes last leaves
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+from numba.core import config
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -42,17 +44,30 @@ def entry(function: Callable[Parameters, Result], signature: str) -> Callable[Pa
         signature: in Numba's notation.
     """
     function.__qualname__ = f"{function.__name__}_{_version()}"
+    with _straight_lines_vectorised():
+        try:
+            return _compiled(function, signature, cache=True)
+        except RuntimeError as error:
+            if "no locator available" not in str(error):
+                raise
+            warnings.warn(
+                "The view kernel is compiled anew by every process (about 20 s), because no folder for its machine code can be "
+                "written: set NUMBA_CACHE_DIR to one.",
+                stacklevel=2,
+            )
+            return _compiled(function, signature)
+
+
+@contextmanager
+def _straight_lines_vectorised() -> Generator[None]:
+    """Operations that stand side by side, such as those on the four numbers of a pixel, become one: not Numba's default."""
+    settings: Any = config
+    before = settings.SLP_VECTORIZE
+    settings.SLP_VECTORIZE = 1
     try:
-        return _compiled(function, signature, cache=True)
-    except RuntimeError as error:
-        if "no locator available" not in str(error):
-            raise
-        warnings.warn(
-            "The view kernel is compiled anew by every process (about 20 s), because no folder for its machine code can be "
-            "written: set NUMBA_CACHE_DIR to one.",
-            stacklevel=2,
-        )
-        return _compiled(function, signature)
+        yield
+    finally:
+        settings.SLP_VECTORIZE = before
 
 
 def _compiled(function: Callable[Parameters, Result], *signature: str, **options: Any) -> Callable[Parameters, Result]:

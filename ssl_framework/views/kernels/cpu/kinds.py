@@ -11,4 +11,5 @@ Halves: TypeAlias = Any
 Floats: TypeAlias = Any
 Doubles: TypeAlias = Any
 Ints: TypeAlias = Any
+Places: TypeAlias = Any  # uint64: never counted from the end, so that loops over them run in vector registers
 Bools: TypeAlias = Any

@@ -1,18 +1,51 @@
-"""Crop, resize, flip and warp one image: rows first, then columns, of uint8 pixels with any strides."""
+"""Crop, resize, flip and warp one image of uint8 pixels with any strides: down the columns, then along the lines.
+
+A line of an image with three channels is kept pixel by pixel, a fourth number beside the three: then a pixel is one vector
+register, and what an output pixel looks up, anywhere on the line, is one read. Other images are kept channel by channel.
+"""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from ssl_framework.views.kernels.cpu.compile import exact, relaxed
-from ssl_framework.views.kernels.cpu.kinds import Bytes, Floats, Ints
+from ssl_framework.views.kernels.cpu.kinds import Bytes, Floats, Places
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
+_1, _2, _3, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+
+
+class Source(NamedTuple):
+    """One image in memory: where its first pixel is, and how far it is to the next of each kind."""
+
+    memory: Bytes
+    start: int
+    channel: int
+    row: int
+    column: int
+
+
+class Taps(NamedTuple):
+    """Which pixels of a line give how much to each output pixel."""
+
+    number: int  # of them for each output pixel
+    first: Places  # (target,) the first of them, counted from the box's own first
+    weight: Floats  # (at least number, target)
+
+
+class Lines(NamedTuple):
+    """Scratch for lines on their way from the source to the output, with ``lanes(C)`` numbers for each pixel."""
+
+    ring: Floats  # (at least rows.number, lanes * W): lines of the box that the next output row may need
+    lines: Floats  # (n, lanes * W): n output rows, resized down the box
+    pixels: Floats  # (n * w * 5,): the same resized along the lines too, four numbers a pixel, and place for the fourth ones
 
 
 @exact
-def taps(start: float, length: float, target: int, mirrored: bool, scale: float, first: Ints, weight: Floats) -> int:
-    """Which pixels of a line give how much to each output pixel: torch's antialiased triangle, as in `reference`.
+def taps(start: float, length: float, target: int, mirrored: bool, scale: float, first: Places, weight: Floats) -> Taps:
+    """The antialiased triangle of torch, as in `reference`.
 
     Args:
         start: of the box on the line; not a whole number where an image was decoded at a reduced size.
@@ -20,17 +53,15 @@ def taps(start: float, length: float, target: int, mirrored: bool, scale: float,
         target: pixels of the output.
         mirrored: whether the output runs backwards.
         scale: multiplied with every weight.
-        first: ``(target,)``, written: first pixel that counts, from the box's own first.
-        weight: ``(target, at least K)``, written.
-
-    Returns:
-        K, the pixels that count for each output pixel.
+        first: ``(target,)``, written.
+        weight: ``(at least Taps.number, target)``, written.
     """
     begin = math.floor(start)
     pixels = math.ceil(start + length) - begin
     offset = np.float32(start - begin)
     step = np.float32(length) / np.float32(target)
     reach = max(step, _ONE)
+    steepness = _ONE / reach
     count = min(pixels, math.ceil(np.float32(2) * reach))
     for i in range(target):
         centre = step * (np.float32(i) + _HALF)
@@ -39,91 +70,151 @@ def taps(start: float, length: float, target: int, mirrored: bool, scale: float,
         total = _ZERO
         for k in range(count):
             distance = abs(np.float32(lowest + k) - offset + _HALF - centre)
-            share = max(_ONE - distance / reach, _ZERO)
-            weight[place, k] = share
+            share = max(_ONE - distance * steepness, _ZERO)
+            weight[k, place] = share
             total += share
+        whole = np.float32(scale) / total
         for k in range(count):
-            weight[place, k] = weight[place, k] / total * np.float32(scale)
+            weight[k, place] *= whole
         first[place] = lowest
-    return count
+    return Taps(count, first, weight)
 
 
 @relaxed
-def resize(
-    image: Bytes,
-    top: int,
-    left: int,
-    width: int,
-    rows: tuple[int, Ints, Floats],
-    columns: tuple[int, Ints, Floats],
-    line: Floats,
-    ring: Floats,
-    planes: Floats,
-) -> None:
+def resize(source: Source, width: int, rows: Taps, columns: Taps, scratch: Lines, planes: Floats) -> None:
     """Resize a box of an image.
 
     Args:
-        image: ``(C, H, W)`` uint8.
-        top: first row of the box.
-        left: its first column.
+        source: the box, which begins at its first pixel.
         width: its columns.
-        rows: number, first and weight of `taps`, down the box.
-        columns: likewise, along its lines.
-        line: ``(C, at least width)`` scratch.
-        ring: ``(at least rows, C, w)`` scratch: lines of the source, resized, that the next output row may need.
+        rows: down the box.
+        columns: along its lines.
+        scratch: lines on their way.
         planes: ``(C, h, w)``, written.
     """
-    count, first, weight = rows
-    done = 0
-    for y in range(planes.shape[1]):
-        done = max(done, first[y])
-        while done < first[y] + count:
-            for c in range(image.shape[0]):
-                for x in range(width):
-                    line[c, x] = np.float32(image[c, top + done, left + x])
-            _resize_line(line, columns, ring[done % count])
-            done += 1
-        _mix_lines(ring, first[y], count, weight[y], planes, y)
+    channels, height, target = planes.shape
+    ring, lines, pixels = scratch
+    block, done = len(lines), 0
+    for begin in range(0, height, block):
+        end = min(begin + block, height)
+        for y in range(begin, end):
+            first = np.int64(rows.first[y])
+            done = max(done, first)
+            while done < first + rows.number:
+                _read_line(source, done, channels, width, ring[done % rows.number])
+                done += 1
+            _mix_lines(ring, first, rows, y, lines[y - begin, : lanes(channels) * width])
+        if channels == 3:
+            _along_pixels(lines, end - begin, columns, pixels)
+            _separate(pixels, planes.reshape(3, height * target), begin * target, end * target)
+        else:
+            _along(lines, width, columns, planes, begin, end)
+
+
+@exact
+def lanes(channels: int) -> int:
+    """Numbers that a pixel takes on a line."""
+    return 4 if channels == 3 else channels
 
 
 @relaxed
-def _resize_line(line: Floats, columns: tuple[int, Ints, Floats], out: Floats) -> None:
-    """Along one line of the source: ``(C, width)`` to ``(C, w)``."""
-    count, first, weight = columns
-    if count == 2 and line.shape[0] == 3:  # the usual enlargement of a colour crop: what three channels share is read once
-        for x in range(out.shape[1]):
-            i, near, far = first[x], weight[x, 0], weight[x, 1]
-            out[0, x] = near * line[0, i] + far * line[0, i + 1]
-            out[1, x] = near * line[1, i] + far * line[1, i + 1]
-            out[2, x] = near * line[2, i] + far * line[2, i + 1]
-        return
-    for c in range(line.shape[0]):
-        for x in range(out.shape[1]):
-            total = _ZERO
-            for k in range(count):
-                total += weight[x, k] * line[c, first[x] + k]
-            out[c, x] = total
-
-
-@relaxed
-def _mix_lines(ring: Floats, first: int, count: int, weight: Floats, planes: Floats, y: int) -> None:
-    """One output row, from the resized lines that it lies between."""
-    channels, width = planes.shape[0], planes.shape[2]
-    if count == 2:
-        one, other = first % 2, 1 - first % 2
-        near, far = weight[0], weight[1]
+def _read_line(source: Source, y: int | np.int64, channels: int, width: int, out: Floats) -> None:
+    """One line of the source. Neighbours in memory are read many at once, others one by one."""
+    memory, start, channel, row, column = source
+    here = memory[start + y * row :]
+    if channels == 3 and column == 1:
+        red, green, blue = here, here[channel:], here[2 * channel :]
+        for x in range(width):
+            out[4 * x], out[4 * x + 1], out[4 * x + 2] = np.float32(red[x]), np.float32(green[x]), np.float32(blue[x])
+            out[4 * x + 3] = _ZERO
+    elif channels == 3 and column == 3 and channel == 1:
+        for x in range(width):
+            out[4 * x], out[4 * x + 1] = np.float32(here[3 * x]), np.float32(here[3 * x + 1])
+            out[4 * x + 2], out[4 * x + 3] = np.float32(here[3 * x + 2]), _ZERO
+    elif column == 1 and channels == 1:
+        for x in range(width):
+            out[x] = np.float32(here[x])
+    else:
+        across, next_pixel = (4, 1) if channels == 3 else (1, width)
         for c in range(channels):
             for x in range(width):
-                planes[c, y, x] = near * ring[one, c, x] + far * ring[other, c, x]
-        return
-    for c in range(channels):
-        share = weight[0]
-        for x in range(width):
-            planes[c, y, x] = share * ring[first % count, c, x]
-        for k in range(1, count):
-            share, place = weight[k], (first + k) % count
+                out[x * across + c * next_pixel] = np.float32(here[x * column + c * channel])
+
+
+@relaxed
+def _mix_lines(ring: Floats, first: np.int64, rows: Taps, y: int, out: Floats) -> None:
+    """One output row, not yet resized along, from the lines that it lies between, two at a time."""
+    count, weight = rows.number, rows.weight
+    for k in range(0, count, 2):
+        near, one = weight[k, y], ring[(first + k) % count]
+        far, other = (weight[k + 1, y], ring[(first + k + 1) % count]) if k + 1 < count else (_ZERO, one)
+        if k == 0:
+            for i in range(len(out)):
+                out[i] = near * one[i] + far * other[i]
+        else:
+            for i in range(len(out)):
+                out[i] += near * one[i] + far * other[i]
+
+
+@relaxed
+def _along(lines: Floats, width: int, columns: Taps, planes: Floats, begin: int, end: int) -> None:
+    """Along lines that are kept channel by channel, ``(n, C * width)``, to some rows of ``(C, h, w)``."""
+    count, first, weight = columns
+    for y in range(begin, end):
+        for c in range(len(planes)):
+            start = np.uint64(c * width)
+            for x in range(planes.shape[2]):
+                total = _ZERO
+                for k in range(count):
+                    total += weight[k, x] * lines[y - begin, start + first[x] + np.uint64(k)]
+                planes[c, y, x] = total
+
+
+@relaxed
+def _along_pixels(lines: Floats, rows: int, columns: Taps, out: Floats) -> None:
+    """Along some lines of pixels of four numbers: ``(rows, 4 * width)`` to ``(rows * w * 4,)``."""
+    if columns.number == 2:  # every enlargement
+        _two_taps(lines, rows, columns, out)
+    elif columns.number == 3:
+        _three_taps(lines, rows, columns, out)
+    elif columns.number == 4:
+        _four_taps(lines, rows, columns, out)
+    else:
+        _any_taps(lines, rows, columns, out)
+
+
+def _taps(known: int | None) -> Callable[[Floats, int, Taps, Floats], None]:
+    """`_along_pixels` for a count that the compiler knows, so that there is no inner loop, or for any."""
+
+    @relaxed
+    def along(lines: Floats, rows: int, columns: Taps, out: Floats) -> None:
+        count = columns.number if known is None else known
+        first, weight = columns.first, columns.weight
+        width = len(first)
+        for y in range(rows):
             for x in range(width):
-                planes[c, y, x] += share * ring[place, c, x]
+                red, green, blue, none = _ZERO, _ZERO, _ZERO, _ZERO
+                for k in range(count):
+                    share, place = weight[k, x], _FOUR * (first[x] + np.uint64(k))
+                    red += share * lines[y, place]
+                    green += share * lines[y, place + _1]
+                    blue += share * lines[y, place + _2]
+                    none += share * lines[y, place + _3]
+                here = 4 * (y * width + x)
+                out[here], out[here + 1], out[here + 2], out[here + 3] = red, green, blue, none
+
+    return along
+
+
+_two_taps, _three_taps, _four_taps, _any_taps = _taps(2), _taps(3), _taps(4), _taps(None)
+
+
+@relaxed
+def _separate(pixels: Floats, planes: Floats, begin: int, end: int) -> None:
+    """Pixels of four numbers to three channels; the fourth number goes back: taken apart without a gap they are faster."""
+    red, green, blue, none = planes[0, begin:end], planes[1, begin:end], planes[2, begin:end], pixels[-(end - begin) :]
+    for i in range(end - begin):
+        red[i], green[i], blue[i], none[i] = pixels[4 * i], pixels[4 * i + 1], pixels[4 * i + 2], pixels[4 * i + 3]
 
 
 @relaxed

@@ -16,25 +16,22 @@ def store(
     mean: Floats,
     scale: Floats,
     n: int,
-    start: int,
     halves: Halves,
     floats: Floats,
 ) -> None:
-    """Write some pixels of a view.
+    """Write a view.
 
     Args:
-        planes: ``(C, m)`` pixels in [0, 1].
+        planes: ``(C, h * w)`` pixels in [0, 1].
         limit: from it up they are inverted; infinite for none.
         mean: ``(C,)``.
         scale: ``(C,)``.
         n: which view.
-        start: where in the view.
         halves: ``(N, h * w * C)`` bits of bfloat16, written if it is not empty.
         floats: ``(N, h * w * C)``, otherwise written.
     """
-    size = planes.size
     if len(halves) > 0:
-        out = halves[n, start : start + size]
+        out = halves[n]
         if len(planes) == 3:
             _three_halves(planes, limit, mean, scale, out)
             return
@@ -42,7 +39,7 @@ def store(
             for i in range(planes.shape[1]):
                 out[i * len(planes) + c] = _half(_value(planes[c, i], limit, mean[c], scale[c]))
         return
-    into = floats[n, start : start + size]
+    into = floats[n]
     if len(planes) == 3:
         _three_floats(planes, limit, mean, scale, into)
         return
