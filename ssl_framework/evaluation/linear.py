@@ -59,6 +59,7 @@ def study(
     neighbours: int = 20,
     batch_size: int = 512,
     device: torch.device | str | None = None,
+    precision: str = "auto",
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure an encoder and its floors for every label budget and seed, by logistic regression and by nearest neighbours.
@@ -79,6 +80,7 @@ def study(
         neighbours: that vote, at most.
         batch_size: images encoded at a time.
         device: where to encode; where the encoder is, by default.
+        precision: of the encoding, as `embed` takes it.
         on_row: called with each row as it is ready, for progress.
 
     Returns:
@@ -93,9 +95,10 @@ def study(
             raise ValueError(
                 f"the {split.split} split is empty, and the study needs it to choose or to judge: set data.val_share > 0."
             )
+    encode = partial(embed, prepare=prepare, batch_size=batch_size, device=device, precision=precision)
     rows: list[dict[str, Any]] = []
     for contestant in [_constant(name, encoder), *_floors(encoder, floors, splits.train, prepare)]:
-        features = _Features(contestant, splits, prepare, batch_size, device)
+        features = _Features(contestant, splits, encode)
         for row in _measure(features, budgets, seeds, penalties, neighbours):
             rows.append(row)
             if on_row is not None:
@@ -106,16 +109,8 @@ def study(
 class _Features:
     """Embeddings of one contestant: every image is encoded once for each encoder that it has."""
 
-    def __init__(
-        self, contestant: Contestant, splits: Splits, prepare: Prepare, batch_size: int, device: torch.device | str | None
-    ) -> None:
-        self.contestant, self.splits, self.prepare, self.batch_size, self.device = (
-            contestant,
-            splits,
-            prepare,
-            batch_size,
-            device,
-        )
+    def __init__(self, contestant: Contestant, splits: Splits, embed: Callable[[Encoder, Labelled], Embeddings]) -> None:
+        self.contestant, self.splits, self.embed = contestant, splits, embed
         self._judges: dict[int, tuple[Encoder, Embeddings, Embeddings]] = {}
 
     def judges(self, seed: int) -> tuple[Encoder, Embeddings, Embeddings]:
@@ -125,9 +120,6 @@ class _Features:
             encoder = self.contestant.encoder(seed)
             self._judges = {draw: (encoder, self.embed(encoder, self.splits.val), self.embed(encoder, self.splits.test))}
         return self._judges[draw]
-
-    def embed(self, encoder: Encoder, split: Labelled) -> Embeddings:
-        return embed(encoder, split, self.prepare, batch_size=self.batch_size, device=self.device)
 
 
 def _measure(

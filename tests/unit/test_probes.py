@@ -7,8 +7,11 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from torch import Tensor
 
-from ssl_framework import probes
-from ssl_framework.probes import PENALTIES, ProbeResult, fit_probe, knn, logistic, rescaler, ridge, standardizer
+from ssl_framework.probes import PENALTIES, ProbeResult, fit_probe, knn, linear, logistic, rescaler, ridge, standardizer
+from ssl_framework.probes import fit as fit_module
+from ssl_framework.probes.lbfgs import minimise
+from ssl_framework.probes.neighbours import largest
+from ssl_framework.probes.scaling import check
 
 Split = tuple[Tensor, Tensor]
 
@@ -196,20 +199,170 @@ def test_few_labels_want_one_scale(digits):
     assert common > each + 0.1
 
 
-def test_the_fit_ends_where_precision_ends(digits, monkeypatch):
-    """Where float32 sees no difference any more, a smaller step is no better: a few evaluations for each iteration do."""
-    evaluations = 0
-    search = probes._lbfgs
+@pytest.fixture
+def solved(monkeypatch) -> list[tuple[torch.dtype, int]]:
+    """Dtype of the features and number of problems, for every evaluation of the cross entropy."""
+    seen: list[tuple[torch.dtype, int]] = []
+    plain = linear._CrossEntropy.__call__
 
-    def counted(objective, *rest, **options):
-        def count(weights):
-            nonlocal evaluations
-            evaluations += 1
-            return objective(weights)
+    def counted(self, points, which):
+        seen.append((self.x.dtype, len(which)))
+        return plain(self, points, which)
 
-        return search(count, *rest, **options)
+    monkeypatch.setattr(linear._CrossEntropy, "__call__", counted)
+    return seen
 
-    monkeypatch.setattr(probes, "_lbfgs", counted)
+
+def test_the_fit_ends_where_precision_ends(digits, solved):
+    """float32 cannot reach 1e-7: the search says so after a few evaluations for each iteration, and not at max_steps."""
     x, y = digits[0][:300], digits[1][:300]
-    logistic(rescaler(x)(x), y, PENALTIES, num_classes=10)
-    assert evaluations < 1000
+    weights = logistic(rescaler(x)(x), y, PENALTIES, num_classes=10)
+    assert weights.dtype == torch.float32
+    assert {dtype for dtype, _ in solved} == {torch.float32}
+    assert len(solved) < 1000
+
+
+def test_the_fit_does_not_wait_for_digits_that_there_are_not(solved):
+    x, y = skewed(2000)
+    logistic(x.float(), y, [1e-2], num_classes=4, tolerance=1e-12)
+    assert len(solved) < 200  # 500 steps otherwise
+
+
+def skewed(n: int, width: int = 64, seed: int = 0) -> Split:
+    """Features whose variances fall from 1 to 1e-4, turned so that each feature holds all of them; classes overlap."""
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 4
+    turn = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(7), dtype=torch.float64)).Q
+    centres = torch.randn(4, width, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    hidden = 0.3 * centres[y] + torch.randn(n, width, generator=draw, dtype=torch.float64)
+    return hidden * torch.logspace(0, -2, width, dtype=torch.float64) @ turn, y
+
+
+def test_correlated_features_take_few_steps(solved):
+    x, y = skewed(600)
+    logistic(x, y, [1e-5], num_classes=4)
+    assert len(solved) < 80  # 170 without the preconditioner
+
+
+def test_what_is_solved_is_computed_no_further(solved):
+    x, y = skewed(600)
+    logistic(x, y, [1.0, 1e-5], num_classes=4)
+    sizes = [problems for _, problems in solved]
+    assert sizes.count(2) < 30
+    assert sizes[-20:] == [1] * 20
+
+
+def steepest(x: Tensor, y: Tensor, penalty: float, weights: Tensor, classes: int) -> float:
+    """The largest entry of the gradient of the loss as it is documented."""
+    w = weights.double().clone().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(x.double() @ w[:-1] + w[-1], y) + penalty / 2 * (w[:-1] ** 2).sum()
+    (slope,) = torch.autograd.grad(loss, w)
+    return float(slope.abs().max())
+
+
+@pytest.mark.parametrize("case", ["fewer samples", "constant", "copies", "one label", "uncentred", "skewed", "one class"])
+def test_the_gradient_vanishes_whatever_the_features(case: str) -> None:
+    x, y = skewed(200)
+    classes = 4
+    if case == "fewer samples":
+        x, y = x[:30], y[:30]
+    elif case == "constant":
+        x[:, :3] = torch.tensor([0.0, 0.1, 7.0]).double()
+    elif case == "copies":
+        x = x[:, :20].repeat(1, 3)
+    elif case == "one label":
+        x, y = x[:4], y[:4]
+    elif case == "uncentred":
+        x = x + 30
+    elif case == "one class":
+        y, classes = torch.zeros_like(y), 3  # two classes have no label at all
+    penalties = [1e-4, 1e-1]
+    for penalty, w in zip(penalties, logistic(x, y, penalties, num_classes=classes), strict=True):
+        assert torch.isfinite(w).all()
+        assert steepest(x, y, penalty, w, classes) < 2e-7
+
+
+def test_many_samples_are_read_in_float32_first_and_end_in_float64(monkeypatch, solved):
+    x, y = skewed(600)
+    exact = logistic(x, y, [1e-4, 1e-2], num_classes=4)
+    assert {dtype for dtype, _ in solved} == {torch.float64}
+    monkeypatch.setattr(linear, "SMALL", 0)
+    solved.clear()
+    mixed = logistic(x, y, [1e-4, 1e-2], num_classes=4)
+    order = [dtype for dtype, _ in solved]
+    assert order == sorted(order, key=[torch.float32, torch.float64].index)
+    assert order.count(torch.float64) < order.count(torch.float32)
+    assert torch.allclose(mixed, exact, atol=1e-3)
+    for penalty, w in zip((1e-4, 1e-2), mixed, strict=True):
+        assert steepest(x, y, penalty, w, 4) < 2e-7
+    solved.clear()
+    loose = logistic(x, y, [1e-4, 1e-2], num_classes=4, tolerance=1e-5)
+    assert {dtype for dtype, _ in solved} == {torch.float32}
+    assert steepest(x, y, 1e-4, loose[0], 4) < 2e-5
+
+
+def test_a_probe_of_many_samples_is_less_exact_unless_it_is_asked(monkeypatch):
+    asked = []
+    plain = fit_module.logistic
+
+    def noted(*splits, tolerance, **options):
+        asked.append(tolerance)
+        return plain(*splits, tolerance=tolerance, **options)
+
+    monkeypatch.setattr(fit_module, "logistic", noted)
+    splits = (skewed(300), skewed(300, seed=1), skewed(500, seed=2))
+    small = fit_probe(*splits)
+    monkeypatch.setattr(fit_module, "SMALL", 0)
+    large, exact = fit_probe(*splits), fit_probe(*splits, tolerance=1e-9)
+    assert asked == [1e-7, 1e-5, 1e-9]
+    assert small.accuracy == exact.accuracy
+    assert abs(large.accuracy - exact.accuracy) <= 0.004
+
+
+def test_each_problem_gets_its_own_minimum():
+    """Quadratics of very different curvature; the last one cannot be solved in the steps that are given."""
+    curvature = torch.tensor([1.0, 1e4, 1.0]).double()
+    goal = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double()
+
+    def objective(points, which):
+        away = points - goal[which]
+        kind = (which == 2)[:, None]
+        curved = curvature[which][:, None]
+        value = torch.where(kind, torch.cosh(away.clamp(-30, 30)), curved / 2 * away**2).sum(dim=1)
+        return value, torch.where(kind, torch.sinh(away.clamp(-30, 30)), curved * away)
+
+    def same(grad, which):
+        return grad
+
+    found = minimise(objective, torch.zeros(3, 2).double(), same, max_steps=200, tolerance=1e-9)
+    assert found.reached.all()
+    assert torch.allclose(found.points, goal, atol=1e-8)
+    short = minimise(objective, torch.zeros(3, 2).double(), same, max_steps=3, tolerance=1e-9)
+    assert not short.reached[2]
+    assert short.steps == 3
+
+
+@pytest.mark.parametrize("columns", [5, 640, 10_000, 10_001])
+def test_the_largest_numbers_are_those_of_a_full_sort(columns: int):
+    rows = torch.randn(7, columns, generator=torch.Generator().manual_seed(columns)).round(decimals=1)  # many ties
+    values, places = largest(rows, 5)
+    assert torch.equal(values, rows.sort(dim=1, descending=True).values[:, :5])
+    assert torch.equal(rows.gather(1, places), values)
+    assert all(len(set(row.tolist())) == 5 for row in places)
+
+
+def test_neighbours_among_many_are_those_among_all():
+    draw = torch.Generator().manual_seed(0)
+    bank, x = torch.randn(3001, 8, generator=draw), torch.randn(50, 8, generator=draw)
+    y = torch.arange(3001) % 3
+    predicted = knn(bank, y, x, num_classes=3, k=5, chunk=16)
+    assert predicted.tolist() == [naive_knn(bank, y, one, 5, 0.07, 3) for one in x]
+    assert knn(bank, y, x[:0], num_classes=3).shape == (0,)
+
+
+def test_large_numbers_are_not_taken_for_infinity():
+    x = torch.full((4, 2), 3e38)
+    check("train", x, torch.zeros(4, dtype=torch.int64))
+    x[3, 1] = -torch.inf
+    with pytest.raises(ValueError, match="infinity"):
+        check("train", x, torch.zeros(4, dtype=torch.int64))

@@ -3,7 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ssl_framework.encoders import RawPixels, resnet_micro
+from ssl_framework import machine
+from ssl_framework.encoders import PCA, RawPixels, resnet_micro, vit_micro
 from ssl_framework.evaluation import embed, write_embeddings
 
 from .conftest import make_split, prepare
@@ -19,18 +20,70 @@ def test_rows_are_what_the_encoder_says_in_evaluation_mode(encoder):
     split = make_split(11).subset(3, seed=0)
     encoder.model.layer1.eval()  # somebody froze a part
     modes = [part.training for part in encoder.modules()]
-    found = embed(encoder, split, prepare, batch_size=4)
+    found = embed(encoder, split, prepare, batch_size=4, precision="32-true")
     assert [part.training for part in encoder.modules()] == modes
     assert torch.equal(found.y, split.targets)
     assert torch.equal(found.index, split.index)
     with torch.no_grad():
         expected = encoder.eval()(prepare(split.images(range(9)))).pooled
     assert torch.allclose(found.x, expected, atol=1e-6)
-    assert torch.allclose(found.x, embed(encoder, split, prepare).x, atol=1e-6)
+    assert torch.allclose(found.x, embed(encoder, split, prepare, precision="32-true").x, atol=1e-6)
+
+
+def cosines(a, b):
+    return torch.cosine_similarity(a.double(), b.double(), dim=1)
+
+
+@pytest.mark.parametrize("make", [resnet_micro, vit_micro])
+def test_bfloat16_says_the_same_but_for_rounding(make):
+    torch.manual_seed(0)
+    encoder, split = make(1, 8), make_split(12)
+    exact = embed(encoder, split, prepare, precision="32-true", layers=(0,))
+    rounded = embed(encoder, split, prepare, precision="bf16-mixed", layers=(0,))
+    assert rounded.x.dtype == rounded.layers[0].dtype == torch.float32
+    assert not torch.equal(rounded.x, exact.x)
+    assert cosines(rounded.x, exact.x).min() > 0.999
+    assert cosines(rounded.layers[0], exact.layers[0]).min() > 0.999
+    again = embed(encoder, split, prepare, precision="bf16-mixed", layers=(0,))
+    assert torch.equal(again.x, rounded.x)
+    others = embed(encoder, split, prepare, precision="bf16-mixed", batch_size=5)
+    assert cosines(others.x, exact.x).min() > 0.999
+
+
+@pytest.mark.parametrize("name", ["32-true", "bf16-mixed"])
+def test_auto_is_what_the_machine_is_fast_at(encoder, monkeypatch, name):
+    monkeypatch.setattr(machine, "precision", lambda device: machine.Precision(name, "a test says so"))
+    split = make_split(6)
+    found = embed(encoder, split, prepare)
+    assert torch.equal(found.x, embed(encoder, split, prepare, precision=name).x)
+    with torch.autocast("cpu", torch.bfloat16):  # what surrounds the call does not count
+        assert torch.equal(embed(encoder, split, prepare).x, found.x)
+
+
+def test_another_precision_is_refused(encoder):
+    with pytest.raises(ValueError, match=r"precision=half: .*bf16-mixed"):
+        embed(encoder, make_split(2), prepare, precision="half")
+
+
+def test_floors_are_not_rounded():
+    split = make_split(70)
+    pca = PCA(4, 1, [8, 8]).fit(prepare(split.images(range(70))))
+    for floor in (pca, RawPixels(1, 8)):
+        expected = floor(prepare(split.images(range(70)))).pooled
+        assert torch.allclose(embed(floor, split, prepare, precision="bf16-mixed").x, expected, atol=1e-5)
+
+
+def test_images_have_channels_last_and_the_encoder_is_left_as_it_was():
+    encoder, seen = resnet_micro(3, 8), []
+    encoder.model.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    layouts = [weight.stride() for weight in encoder.parameters()]
+    embed(encoder, make_split(3), lambda images: prepare(images).repeat(1, 3, 1, 1))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert [weight.stride() for weight in encoder.parameters()] == layouts
 
 
 def test_layers_are_averaged_over_their_tokens(encoder):
-    found = embed(encoder, make_split(5), prepare, layers=(0, -1))
+    found = embed(encoder, make_split(5), prepare, layers=(0, -1), precision="32-true")
     assert [tuple(layer.shape) for layer in found.layers] == [(5, 16), (5, 128)]
     assert torch.allclose(found.layers[1], found.x, atol=1e-6)  # this encoder pools its last map
 

@@ -72,6 +72,23 @@ def test_each_image_is_encoded_once(encoder, monkeypatch):
     assert read[name, "train", 3] == 0
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_precision_reaches_the_encoder(encoder, precision):
+    asked = []
+    encoder.register_forward_pre_hook(lambda *_: asked.append(torch.is_autocast_enabled("cpu")))
+    study(encoder, _splits(), prepare, budgets=(1,), seeds=(0,), floors=(), precision=precision)
+    assert asked == [precision == "bf16-mixed"] * 3  # validation, test, train
+
+
+def test_accuracies_do_not_depend_on_the_precision_but_for_noise(encoder):
+    exact, rounded = (
+        study(encoder, _splits(), prepare, budgets=("all",), seeds=(0,), floors=("pixels",), precision=precision)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    for a, b in zip(exact, rounded, strict=True):
+        assert abs(a["accuracy"] - b["accuracy"]) <= 2 / 30 * (a["method"] == "frozen encoder")
+
+
 def test_budgets_are_looked_up_in_the_right_rows(encoder):
     splits = _splits()
     alone = study(RawPixels(1, 8), splits, prepare, budgets=(2,), seeds=(5,), floors=())
