@@ -25,6 +25,8 @@ from ssl_framework.pretext import PretextModule
 ROOT = Path(__file__).resolve().parent.parent
 CONF = conf_dir()
 
+EXPLAINED = ("design", "performance", "throughput")
+
 PACKAGES = {
     "types": "records and protocols",
     "pretext": "phase 1: pretext tasks",
@@ -87,7 +89,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Pretext tasks": ["reference/tasks/index.md", *tasks]},
         {"Configuration": ["reference/configuration/index.md", *groups]},
         {"Python": ["reference/api/index.md", *packages]},
-        {"Project": ["explanation/design.md", "contributing.md", "changelog.md"]},
+        {"Project": [*(f"explanation/{page}.md" for page in EXPLAINED), "contributing.md", "changelog.md"]},
     ]
     return config
 

@@ -15,6 +15,7 @@ from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.metrics_file import MetricsFile
 from ssl_framework.data import DataModule
 from ssl_framework.pretext import PretextModule
+from ssl_framework.views.image import ImageViews
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -52,6 +53,8 @@ def run(settings: Settings) -> dict[str, Any]:
 def pretext(settings: Settings, data: DataModule) -> PretextModule:
     """The task, its encoder inside, ready to be fitted on the data."""
     views = build.views(settings["views"], data.facts)
+    if settings["trainer"]["compile"] and isinstance(views, ImageViews):
+        views.compile()
     encoder = build.encoder(settings, data.facts, views)
     return build.make(
         settings["pretext"],

@@ -65,6 +65,7 @@ class ImageViews:
         if dtype not in _DTYPES:
             raise ValueError(f"dtype={dtype!r}: views are made in float32 or bfloat16.")
         self._dtype = _DTYPES[dtype]
+        self._compiled = False
         self._check()
 
     def _check(self) -> None:
@@ -111,6 +112,10 @@ class ImageViews:
     @property
     def _plan(self) -> Plan:
         return Plan(self._global_views, self._local_views, self._size, self._local_size)
+
+    def compile(self) -> None:
+        """Run the kernel of GPUs through ``torch.compile`` from now on: one pass over memory for many. CPUs have their own."""
+        self._compiled = True
 
     def draw(self, index: Tensor, epoch: Tensor | int) -> ImageDraw:
         """Draw the parameters of every view.
@@ -215,7 +220,8 @@ class ImageViews:
         """The views of whole images, and their boxes."""
         self._check_images(batch.input)
         cut = cpu.boxes(drawn.crop, self._plan, _sides(batch.input))
-        views = kernel.make_views(batch.input, cut, drawn, self._plan, self._mean, self._std, self._dtype)
+        how = {"compiled": self._compiled} if kernel is device else {}
+        views = kernel.make_views(batch.input, cut, drawn, self._plan, self._mean, self._std, self._dtype, **how)
         return views, _with_flip(cut, drawn)
 
     def _finish(self, batch: Batch, drawn: ImageDraw, kernel: ModuleType) -> tuple[tuple[Tensor, Tensor | None], Tensor | None]:
@@ -224,8 +230,9 @@ class ImageViews:
         assert crops is not None
         for views in (crops.global_crops, *(() if crops.local_crops is None else (crops.local_crops,))):
             self._check_images(views[0])
+        how = {"compiled": self._compiled} if kernel is device else {}
         views = kernel.finish_crops(
-            crops.global_crops, crops.local_crops, drawn, self._plan, self._mean, self._std, self._dtype
+            crops.global_crops, crops.local_crops, drawn, self._plan, self._mean, self._std, self._dtype, **how
         )
         return views, crops.boxes
 

@@ -274,3 +274,10 @@ def test_lightly_trains(modules: SimpleNamespace, tmp_path: Path):
     assert row["settings"]["library"].startswith("lightly 1.")
     assert row["settings"]["precision"] == "bf16-mixed"
     assert np.isfinite(row["loss"])
+
+
+def test_the_page_of_the_documentation_is_that_of_the_rows(modules: SimpleNamespace, tmp_path: Path):
+    root = Path(__file__).parents[3]
+    rows = [row for file in sorted((root / "benchmarks" / "throughput").glob("*.json")) for row in json.loads(file.read_text())]
+    modules.report.write(rows, tmp_path / "throughput.md")
+    assert (tmp_path / "throughput.md").read_text() == (root / "docs" / "explanation" / "throughput.md").read_text()

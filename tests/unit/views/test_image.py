@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_framework import views
 from ssl_framework.types import Batch, ViewMaker, Views
-from ssl_framework.views import ImageDraw, ImageViews, ViewSpec
+from ssl_framework.views import ImageDraw, ImageViews, ViewSpec, image
 from ssl_framework.views.kernels import reference
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -358,3 +358,20 @@ def test_a_view_does_not_depend_on_its_device(maker: ImageViews):
     assert torch.equal(here.boxes, there.boxes.cpu())
     far = (here.global_crops - there.global_crops.cpu()).abs() > ELSEWHERE
     assert far.float().mean() < 1e-4  # solarize is a step: a pixel on the threshold may fall on either side
+
+
+def test_compiled_views_go_through_the_compiled_kernel_of_devices_alone(monkeypatch: pytest.MonkeyPatch):
+    asked: list[bool] = []
+
+    def noted(images: Tensor, *arguments: object, compiled: bool) -> tuple[Tensor, None]:
+        asked.append(compiled)
+        return images.new_empty(2, len(images), 3, 8, 8, dtype=torch.float32), None
+
+    monkeypatch.setattr(image.device, "make_views", noted)
+    maker = ImageViews([ViewSpec(), ViewSpec()], 8, MEAN, STD)
+    batch = Batch(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), None, torch.arange(4))
+    for _ in range(2):
+        for kernel in (image.device, image.cpu):
+            maker._make(batch, maker.draw(batch.index, 0), kernel)
+        maker.compile()
+    assert asked == [False, True]
