@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import time
+import tokenize
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +29,8 @@ VERSION = 1
 """Of the layout of the files; another one is another cache."""
 
 _SPARE = 64 << 20  # bytes that stay free on the disk
+_FULL = {errno.ENOSPC, errno.EDQUOT}  # the disk, or this user's share of it
+_KEYS = {"version", "place", "state", "shape", "bytes", "bad", "written"}
 
 
 def cache_folder(given: str | Path | None) -> Path:
@@ -155,40 +159,38 @@ class _Files:
 
     def valid(self) -> tuple[np.ndarray, dict[int, str]] | None:
         """The cache, if it is there and whole."""
-        if not self.manifest.is_file() or not self.images.is_file():
+        said = _read(self.manifest)
+        if said is None or not self.images.is_file():
             return None
-        said = json.loads(self.manifest.read_text())
         if said["state"] != self.state or said["bytes"] != self.images.stat().st_size:
             return None
-        images = np.load(self.images, mmap_mode="r", allow_pickle=False)
+        try:
+            images = np.lib.format.open_memmap(self.images, mode="r")
+        except (ValueError, SyntaxError, tokenize.TokenError):  # a damaged header
+            return None
+        if images.shape != self.shape or images.dtype != np.uint8:
+            return None
         return images, {int(index): reason for index, reason in said["bad"].items()}
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[object]:
         """One process writes; the others say that they wait. The lock of a process that dies is free."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / f"{self.family}.lock")
             try:
-                lock.acquire(timeout=0)
+                return lock.acquire(timeout=0)
             except Timeout:
                 rank_zero_info(f"cache: waiting for another process that makes {self.images}")
-                lock.acquire()
+                return lock.acquire()
         except OSError as error:
             raise ValueError(f"No cache can be made in {self.folder} ({error}): give data.cache_dir=FOLDER.") from error
-        return lock
 
     def make(self) -> None:
         """Decode everything. What is half is deleted: now, or after a kill by the next process that comes here."""
-        others = [file for file in self.folder.glob(f"{self.family}-*") if file != self.images]
-        for left in self.folder.glob(f"{self.family}-*.part"):
-            left.unlink()
-        older = [file for file in others if file.suffix == ".json"]
-        if older:
-            said = json.loads(older[0].read_text())
-            rank_zero_info(
-                f"cache: {self.place} has changed since {said['written']} ({said['shape'][0]:,} images then, {self.shape[0]:,} "
-                "now): its cache is made anew."
-            )
+        self.remove_parts()
+        own = {self.images, self.manifest}  # there if they are damaged: they are written over
+        others = [file for file in self.folder.glob(f"{self.family}-*") if file not in own]
+        self.say_what_changed(others)
         self.require_room()
         part = self.images.with_suffix(".part")
         start = time.perf_counter()
@@ -197,11 +199,12 @@ class _Files:
             part.replace(self.images)
             self.write_manifest(bad)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            self.images.unlink(missing_ok=True)  # without a manifest it only takes room
+            if error.errno not in _FULL:
                 raise
             raise ValueError(self.no_room()) from error
         finally:
-            part.unlink(missing_ok=True)
+            self.remove_parts()
         for file in others:  # of the states before; who has one of them open keeps it
             file.unlink(missing_ok=True)
         seconds, size = time.perf_counter() - start, self.images.stat().st_size
@@ -209,6 +212,20 @@ class _Files:
             f"cache: {self.shape[0]:,} images decoded to {self.shape[1]} x {self.shape[2]} in {seconds:.0f} s, {len(bad)} of "
             f"them unreadable; {size / 1e9:.2f} GB in {self.images}"
         )
+
+    def remove_parts(self) -> None:
+        """What was written by half."""
+        for part in self.folder.glob(f"{self.family}-*.part"):
+            part.unlink()
+
+    def say_what_changed(self, others: list[Path]) -> None:
+        """Why there is a cache of these data already, and is made anew."""
+        before = [said for file in others if file.suffix == ".json" and (said := _read(file)) is not None]
+        for said in before[:1]:
+            rank_zero_info(
+                f"cache: {self.place} has changed since {said['written']} ({said['shape'][0]:,} images then, {self.shape[0]:,} "
+                "now): its cache is made anew."
+            )
 
     def require_room(self) -> None:
         if shutil.disk_usage(self.folder).free < np.prod(self.shape, dtype=np.int64) + _SPARE:
@@ -249,6 +266,15 @@ class _Files:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.manifest)
+
+
+def _read(manifest: Path) -> dict[str, Any] | None:
+    """What a manifest says; None where there is none, or a damaged one."""
+    try:
+        said: Any = json.loads(manifest.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return said if isinstance(said, dict) and said.keys() >= _KEYS else None
 
 
 def _write(file: BinaryIO, pixels: np.ndarray) -> None:

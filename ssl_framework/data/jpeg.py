@@ -3,6 +3,7 @@
 Both roads end in libjpeg: on plain files their pixels are the same. This one is 1.3 to 2 times as fast.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -16,8 +17,9 @@ from torch import Tensor
 _HUFFMAN = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; the other frames are lossless or arithmetic
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three numbers are tables
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
-_SCAN, _EXIF, _END = 0xDA, 0xE1, b"\xff\xd9"
+_SCAN, _APP1, _END = 0xDA, 0xE1, b"\xff\xd9"
 _ORIENTATION = 0x0112
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')  # Pillow turns by it where EXIF does not say
 
 
 class Header(NamedTuple):
@@ -54,8 +56,8 @@ def header(data: bytes) -> Header | None:
             body = data[place + 4 : place + 2 + length]
             if marker in _FRAMES and len(body) >= 6:
                 frame = marker, body
-            elif marker == _EXIF and body[:6] == b"Exif\0\0":
-                upright = _upright(body)
+            elif marker == _APP1:
+                upright = upright and _upright(body)  # there may be several, and Pillow knows which one counts
             place += 2 + length
     return None
 
@@ -69,6 +71,10 @@ def _plain(data: bytes, scan: int, frame: tuple[int, bytes], upright: bool) -> H
 
 
 def _upright(segment: bytes) -> bool:
+    """Whether neither EXIF nor XMP turns the image."""
+    if segment[:6] != b"Exif\0\0":
+        turned = _XMP_ORIENTATION.search(segment)
+        return turned is None or turned[1] == b"1"
     exif = Image.Exif()
     try:
         exif.load(segment)

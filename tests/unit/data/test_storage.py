@@ -12,6 +12,7 @@ from PIL import Image
 from ssl_framework import machine
 from ssl_framework.data import ArraySource, DataModule, folder
 from ssl_framework.data.ahead import ReadAhead
+from ssl_framework.data.folder import FolderSource
 from ssl_framework.data.resident import ResidentSource
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
@@ -133,3 +134,18 @@ def test_the_road_is_told_in_one_line(photos: Path, capsys: pytest.CaptureFixtur
         said = [record.getMessage() for record in caplog.records if told in record.getMessage()]
         assert len(said) == 1
     del capsys
+
+
+def test_splits_carved_from_one_folder_share_one_cache(tmp_path: Path, kit: Any, monkeypatch: pytest.MonkeyPatch):
+    for i in range(20):
+        kit.picture(tmp_path / "photos" / f"class{i % 2}" / f"{i:02}.png", value=10 * i)
+    reads: list[int] = []
+    read = FolderSource.read
+    monkeypatch.setattr(FolderSource, "read", lambda source, index: reads.append(index) or read(source, index))
+    options: dict[str, Any] = {"cache": True, "cache_dir": str(tmp_path / "cache"), "batch_size": 4, "val_share": 0.2}
+    data = folder(tmp_path / "photos", size=(6, 8), mean=[0.5] * 3, std=[0.5] * 3, **options)
+    values = [data.split(name).images(range(len(data.split(name))))[:, 1, 0, 0].tolist() for name in ("train", "val", "test")]
+    assert [len(part) for part in values] == [12, 4, 4]
+    assert sorted(v for part in values for v in part) == [10 * i for i in range(20)]
+    assert sorted(reads) == list(range(20))
+    assert sorted(file.suffix for file in (tmp_path / "cache").iterdir()) == [".json", ".lock", ".npy"]
