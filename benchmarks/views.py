@@ -5,7 +5,8 @@
 32 px: crop, flip, jitter (0.8, 0.8, 0.8, 0.2) in 80 of 100 views, grey in 20. 224 px from images of 256 px: a blur too, in 50,
 with a kernel of 23. Every contestant makes normalised bfloat16 views of uint8 images in memory, its random numbers included. In
 each round each has one window of some seconds, and each round begins with another contestant. kornia and albumentations take
-part where they are installed.
+part where they are installed. Two processes of one thread each, which share nothing, say what a second core of the machine adds
+at most.
 """
 
 import argparse
@@ -13,9 +14,11 @@ import functools
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ssl_framework import machine
 from ssl_framework.types import Batch
 from ssl_framework.views import ImageViews, ViewSpec
 from ssl_framework.views.draw import Plan
@@ -240,6 +244,53 @@ def race(case: Case, entries: Sequence[tuple[str, int]], rounds: int, seconds: f
     return rates
 
 
+def race_processes(case: Case, rounds: int, seconds: float) -> list[tuple[float, float]]:
+    """Our kernel with one thread in one process, then in two at once that share nothing: what the cores can do at most.
+
+    Args:
+        case: what is made.
+        rounds: windows of each.
+        seconds: of a window.
+
+    Returns:
+        Views a second of one process alone, and of both together, for each round.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for _ in range(2):
+        ours_end, theirs = context.Pipe()
+        processes.append(context.Process(target=_answer_windows, args=(theirs, case, seconds), daemon=True))
+        processes[-1].start()
+        theirs.close()  # so that a child that dies is noticed
+        pipes.append(ours_end)
+    for pipe in pipes:
+        pipe.recv()
+    rates = [(_together(pipes[:1]), _together(pipes)) for _ in range(rounds)]
+    for pipe, process in zip(pipes, processes, strict=True):
+        pipe.send(False)
+        process.join()
+    return rates
+
+
+def _together(pipes: Sequence["Connection[bool, float | None]"]) -> float:
+    """One window of each at the same time: views a second of all."""
+    for pipe in pipes:
+        pipe.send(True)
+    return sum(rate for pipe in pipes if (rate := pipe.recv()) is not None)
+
+
+def _answer_windows(pipe: "Connection[float | None, bool]", case: Case, seconds: float) -> None:
+    machine.keep_freed_memory()
+    torch.set_num_threads(1)
+    make = ours(case, photographs(case))
+    make(0)
+    pipe.send(None)
+    call = 1
+    while pipe.recv():
+        rate, call = window(make, case, seconds, call)
+        pipe.send(rate)
+
+
 def entries_of(names: Sequence[str], most_threads: int) -> list[tuple[str, int]]:
     """Those that are installed, once for each number of threads."""
     present = [name for name in names if all(importlib.util.find_spec(package) for package in CONTESTANTS[name].needs)]
@@ -253,16 +304,19 @@ def run(case_name: str, names: Sequence[str], rounds: int, seconds: float) -> li
         A row for each contestant and number of threads. With two, ``second_core`` is the median of what the second adds, as a
         share of the first's rate, round by round.
     """
-    case, machine = CASES[case_name], machine_record.record()
-    entries = entries_of(names, machine["cores"] if isinstance(machine["cores"], int) else 1)
+    case, here = CASES[case_name], machine_record.record()
+    entries = entries_of(names, here["cores"] if isinstance(here["cores"], int) else 1)
     rates = dict(zip(entries, race(case, entries, rounds, seconds), strict=True))
+    if ("ours", 2) in rates:
+        pairs = race_processes(case, rounds, seconds)
+        rates |= {("ours, a process each", threads): [pair[threads - 1] for pair in pairs] for threads in (1, 2)}
     rows: list[Row] = []
     for (name, threads), values in rates.items():
         first, median, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
         row: Row = {"case": case_name, "contestant": name, "threads": threads, "median": median, "quartiles": [first, third]}
         if threads == 2:
             row["second_core"] = statistics.median(two / one - 1 for one, two in zip(rates[name, 1], values, strict=True))
-        rows.append({**row, "views_per_s": values, "settings": {**case._asdict(), "window_s": seconds}, "machine": machine})
+        rows.append({**row, "views_per_s": values, "settings": {**case._asdict(), "window_s": seconds}, "machine": here})
     return rows
 
 
@@ -287,6 +341,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of a window")
     parser.add_argument("--out", type=Path, help="file for the rows, JSON")
     asked = parser.parse_args()
+    machine.keep_freed_memory()  # as our commands do; to give memory back and fault it in again takes longer than small views
     rows: list[Row] = []
     for case in asked.case or CASES:
         made = run(case, asked.only or list(CONTESTANTS), asked.rounds, asked.seconds)

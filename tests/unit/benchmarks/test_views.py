@@ -88,7 +88,7 @@ def test_rows(
     monkeypatch.setattr(sys, "argv", asked)
     monkeypatch.setattr(views.machine_record.machine, "cores", lambda: 2)
     views.main()
-    one, two = json.loads(out.read_text())
+    one, two, *processes = json.loads(out.read_text())
     assert (one["contestant"], one["threads"], two["threads"]) == ("ours", 1, 2)
     assert one["quartiles"][0] <= one["median"] <= one["quartiles"][1]
     assert sorted(one["views_per_s"])[1] == one["median"] > 0
@@ -97,4 +97,16 @@ def test_rows(
     assert "second_core" not in one
     assert {"processor", "torch", "commit"} <= one["machine"].keys()
     assert one["settings"] == {"size": 24, "source": 32, "batch": 16, "blur_p": 0.5, "kernel": 3, "window_s": 0.0}
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert [(row["contestant"], row["threads"]) for row in processes] == [
+        ("ours, a process each", 1),
+        ("ours, a process each", 2),
+    ]
+    assert processes[0]["median"] > 0
+    assert "second_core" in processes[1]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_processes_run_alone_and_together(views: ModuleType):
+    pairs = views.race_processes(views.Case(24, 32, 4, 0.0, 3), rounds=2, seconds=0.3)
+    assert len(pairs) == 2
+    assert all(both > alone > 0 for alone, both in pairs)
