@@ -156,7 +156,7 @@ def training_step(case: str, precision: str, batch: int | None = None) -> Callab
     task = SimCLR(make()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer, _ = optim.adamw().build(task, total_steps=100, global_batch=size, fused=True)
     half = precision == "bf16-mixed"
-    images = torch.randn(2 * size, 3, side, side, dtype=torch.bfloat16 if half else torch.float32)
+    images = torch.randn(2 * size, 3, side, side)
     views = Views(images.to(memory_format=torch.channels_last).unflatten(0, (2, size)))
 
     def step() -> None:

@@ -23,8 +23,11 @@ import machine_record
 import throughput_data
 import throughput_report
 import throughput_stats as stats
+import torch
 from throughput_cases import CASES, CONTESTANTS, DEFAULT, Case, Contestant
 from throughput_race import Racer, race, steps_of
+
+from ssl_framework import machine as this_machine
 
 Row = dict[str, Any]
 _CHECKOUTS = "solo-learn", "stable-pretraining"
@@ -154,6 +157,8 @@ def taking_part(case: str, asked: Sequence[str] | None, checkouts: dict[str, str
         ValueError: no contestant of that name, or one whose checkout is not given.
     """
     names = list(asked or DEFAULT[case])
+    if not asked and this_machine.precision("cuda" if torch.cuda.is_available() else "cpu").name != "bf16-mixed":
+        names = [name for name in names if not name.endswith("-bf16")]  # peers in another precision than ours
     for name in names:
         if name not in CONTESTANTS:
             raise ValueError(f"--contestants {name}: there is none of that name. There are {', '.join(CONTESTANTS)}.")

@@ -15,11 +15,13 @@ class Case(NamedTuple):
         encoder: a choice of our `conf/encoder`.
         size: side of a view, pixels.
         stored: side of a stored image.
-        batch: images of a step.
+        batch: images of a step; all contestants together fit into 24 GB.
         files: JPEG files, else one array of all images.
         images: how many synthetic ones are made.
         blur: probability of the blur; SimCLR leaves it out at 32 pixels (appendix B.9).
         strength: of the colour jitter; 0.5 at 32 pixels (appendix B.9).
+        held: ours may hold the images in memory, if they fit, as it does by default; not where the case stands for data that
+            do not fit.
     """
 
     name: str
@@ -32,17 +34,20 @@ class Case(NamedTuple):
     images: int
     blur: float
     strength: float
+    held: bool = True
 
 
 CASES = {
     case.name: case
     for case in (
         Case("resnet18-32", "ResNet-18 (small stem), 32 px", "resnet18", 32, 32, 256, False, 20_000, 0.0, 0.5),
-        Case("resnet18-224", "ResNet-18, 224 px from JPEG files of 256 px", "resnet18", 224, 256, 64, True, 2048, 0.5, 1.0),
+        Case(
+            "resnet18-224", "ResNet-18, 224 px from JPEG files of 256 px", "resnet18", 224, 256, 64, True, 2048, 0.5, 1.0, False
+        ),
         Case("micro-32", "ResNet-micro, 32 px", "resnet_micro", 32, 32, 256, False, 20_000, 0.0, 0.5),
         Case("vit-micro-32", "ViT-micro/4, 32 px", "vit_micro", 32, 32, 256, False, 20_000, 0.0, 0.5),
-        Case("vit-tiny-32", "ViT-tiny/4, 32 px", "vit_tiny", 32, 32, 256, False, 20_000, 0.0, 0.5),
-        Case("paths", "ResNet-micro, 224 px from JPEG files of 256 px", "resnet_micro", 224, 256, 64, True, 2048, 0.5, 1.0),
+        Case("vit-tiny-32", "ViT-tiny/4, 32 px", "vit_tiny", 32, 32, 128, False, 20_000, 0.0, 0.5),
+        Case("paths", "ResNet-micro, 224 px from JPEG files", "resnet_micro", 224, 256, 16, True, 2048, 0.5, 1.0),
         Case("overhead", "A linear encoder, 8 px: the loop alone", "linear", 8, 8, 32, False, 4096, 0.0, 0.5),
     )
 }

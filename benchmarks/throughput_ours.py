@@ -1,5 +1,8 @@
 """Our contestants: what `ssl-framework pretrain` does, and the bare loop that it is measured against."""
 
+import ctypes
+import gc
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -78,6 +81,7 @@ def words(spec: dict[str, Any]) -> list[str]:
         *data,
         f"data.path={compose.quoted(spec['data'])}",
         f"data.batch_size={case.batch}",
+        *([] if case.held else ["data.resident=false"]),
         *encoder,
         *stem,
         f"views.strength={case.strength}",
@@ -107,7 +111,15 @@ def bare(spec: dict[str, Any], orders: int, replies: int) -> None:
     loader = iter(data.train_dataloader())
     views = _views(module, next(loader))
     del loader, data
+    _give_back()
     _train(spec, settings, module, lambda: views, Windows(orders, replies, wait_for_device))
+
+
+def _give_back() -> None:
+    """What the data took is not part of the loop's memory."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def bare_with_data(spec: dict[str, Any], orders: int, replies: int) -> None:
@@ -152,6 +164,7 @@ def _train(
     spec: dict[str, Any], settings: compose.Settings, module: PretextModule, views: Callable[[], Views], windows: Windows
 ) -> None:
     assert module.optimizer is not None
+    assert settings["precision"] in ("bf16-mixed", "32-true"), f"the bare loop has no {settings['precision']}"
     half = settings["precision"] == "bf16-mixed"
     optimizer, schedule = module.optimizer.build(module, total_steps=_FOREVER, global_batch=case_of(spec).batch, fused=True)
     windows.begin(precision=settings["precision"], threads=torch.get_num_threads())

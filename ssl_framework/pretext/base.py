@@ -66,7 +66,7 @@ class PretextModule(pl.LightningModule):
         optimizer: how to train; needed to fit, not to call.
         seed: of dropout and drop-path, which are drawn anew each step from (seed, batch, rank).
         compile: run the encoder through `torch.compile`; see `run.compile_in_place`.
-        channels_last: keep images and convolutions in the memory layout that processors and tensor cores are fast at.
+        channels_last: keep views and convolutions in the memory layout that processors and tensor cores are fast at.
     """
 
     card: ClassVar[Card]
@@ -189,7 +189,7 @@ class PretextModule(pl.LightningModule):
                 f"{type(self).__name__} compares {self.card.views} views of a sample, and these views make "
                 f"{len(views.global_crops)}: take two_crops or affine(views=2)."
             )
-        return views
+        return views if self.channels_last else views._replace(**_contiguous(views))
 
     def _log_step(self, step: Step, batch_size: int) -> None:
         if not run.is_logged(self.trainer):
@@ -205,6 +205,12 @@ class PretextModule(pl.LightningModule):
     def _data(self) -> DataModule | None:
         data = getattr(self.trainer, "datamodule", None)  # absent from Lightning's Trainer until one is attached
         return data if isinstance(data, DataModule) else None
+
+
+def _contiguous(views: Views) -> dict[str, Tensor]:
+    """Crops with the layout that they are indexed in; kernels make them channels last."""
+    crops = {"global_crops": views.global_crops, "local_crops": views.local_crops}
+    return {name: crop.contiguous() for name, crop in crops.items() if crop is not None}
 
 
 def require_tokens(encoder: Encoder, task: str) -> TokenEncoder:
