@@ -14,8 +14,18 @@ import torch
 from torch import Tensor
 
 _CGROUP = Path("/sys/fs/cgroup")
-_KEEP_BELOW = 1 << 30  # bytes: the largest block that glibc keeps; 64-bit systems take any number
-_NEVER_TRIM = 2**31 - 1
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP_MEMORY = (  # version 2, then 1
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+_KEEP_BELOW = 1 << 30, 32 << 20  # bytes: the largest block that glibc keeps; older ones take no more than the second
+_NEVER_TRIM = -1
 _ASSUMED_FREE = 4 << 30  # bytes, on systems that do not say
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -96,26 +106,32 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = math.inf
-    information = Path("/proc/meminfo")
-    if information.is_file():
-        free = (
-            next(int(line.split()[1]) for line in information.read_text().splitlines() if line.startswith("MemAvailable"))
-            * 1024
-        )
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    if _MEMINFO.is_file():
+        free = 1024 * next(int(line.split()[1]) for line in _lines(_MEMINFO) if line.startswith("MemAvailable"))
+    for limit, used, detail, cached in _CGROUP_MEMORY:
         most = (_CGROUP / limit).read_text().strip() if (_CGROUP / limit).is_file() else "max"
         if most != "max" and (_CGROUP / used).is_file():
-            free = min(free, int(most) - int((_CGROUP / used).read_text()))
+            taken = int((_CGROUP / used).read_text())
+            if (_CGROUP / detail).is_file():  # the files that were read count as used, and are given up when memory is short
+                taken -= next((int(n) for name, n in map(str.split, _lines(_CGROUP / detail)) if name == cached), 0)
+            free = min(free, int(most) - taken)
     return int(free) if math.isfinite(free) else _ASSUMED_FREE
 
 
-def limit_threads() -> int:
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def limit_threads(processes: int = 1) -> int:
     """Bring torch's threads down to the cores there are: in a container with a quota, torch counts the cores of the host.
+
+    Args:
+        processes: that share the cores.
 
     Returns:
         Threads that torch uses now. A smaller number that was set before (``OMP_NUM_THREADS``) stays.
     """
-    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, cores() // processes)))
     return torch.get_num_threads()
 
 
@@ -131,4 +147,5 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW) and libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM))
+    untrimmed = libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+    return any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in _KEEP_BELOW) and bool(untrimmed)

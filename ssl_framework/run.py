@@ -144,7 +144,9 @@ def keep_channels_last(module: pl.LightningModule) -> None:
     Processors and tensor cores convolve that layout without reordering: 1.15 to 1.3 times as fast on CPUs in bfloat16.
     """
     if not isinstance(module.trainer.strategy, ModelParallelStrategy):
-        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.ndim == 4:  # `Module.to` would take tensors of five dimensions, too, and fail
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 COMPILE_PRESETS = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")

@@ -1,6 +1,7 @@
 """Objects from settings, in the order in which each needs the one before: data, facts, views, encoder, task, trainer."""
 
 import inspect
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def precision(settings: Settings, accelerator: str) -> str:
         ValueError: there is none of that name, or it needs a GPU and there is none.
     """
     asked = str(settings["precision"])
+    if not _on_cpu(accelerator) and not torch.cuda.is_available():
+        raise ValueError(f"accelerator={accelerator}: there is no CUDA GPU here. Take cpu, or auto for what there is.")
     if asked == "auto":
         return machine.precision("cpu" if _on_cpu(accelerator) else "cuda").name
     if asked not in PRECISIONS:
@@ -135,6 +138,18 @@ def precision(settings: Settings, accelerator: str) -> str:
     return PRECISIONS[asked]
 
 
+def encoding_precision(settings: Settings) -> str:
+    """`precision`, of a verb that encodes and does not train.
+
+    Raises:
+        ValueError: as `precision`, or it is float64.
+    """
+    chosen = precision(settings, settings["accelerator"])
+    if chosen == PRECISIONS["64"]:
+        raise ValueError(f"precision={settings['precision']}: embeddings are computed in auto, 32, bf16-mixed or 16-mixed.")
+    return chosen
+
+
 def on_this_machine(settings: Settings, accelerator: str) -> Settings:
     """Use the machine as it is fast, say in one line how, and return the settings with ``precision=auto`` decided.
 
@@ -144,14 +159,29 @@ def on_this_machine(settings: Settings, accelerator: str) -> Settings:
     chosen = precision(settings, accelerator)
     why = ""
     if str(settings["precision"]) == "auto":
-        why = f" ({machine.precision('cpu' if _on_cpu(accelerator) else 'cuda').reason}; precision=32 turns it off)"
-    threads = machine.limit_threads()
+        off = "" if chosen == PRECISIONS["32"] else "; precision=32 turns it off"
+        why = f" ({machine.precision('cpu' if _on_cpu(accelerator) else 'cuda').reason}{off})"
+    processes = _processes(settings, accelerator)
+    threads = machine.limit_threads(processes)
+    if processes > 1:  # else Lightning gives each process its share of the host's cores, whatever the container grants
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     kept = settings["keep_freed_memory"] and machine.keep_freed_memory()
     if settings["precision"] == "tf32":  # convolutions on CUDA take it anyway, by torch's default
         torch.set_float32_matmul_precision("high")
         why = " with tf32 matrix products"
-    say(f"machine: {chosen}{why}, {threads} threads" + (", freed memory is kept for the next step" if kept else ""))
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    say(f"machine: {chosen}{why}, {threads} threads{each}" + (", freed memory is kept for the next step" if kept else ""))
     return {**settings, "precision": chosen if str(settings["precision"]) == "auto" else settings["precision"]}
+
+
+def _processes(settings: Settings, accelerator: str) -> int:
+    """Processes of the run on this host."""
+    devices = (settings.get("trainer") or {}).get("devices", 1)
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices).removeprefix("-").isdigit() and int(devices) > 0:
+        return int(devices)
+    return 1 if _on_cpu(accelerator) else max(1, torch.cuda.device_count())
 
 
 def _on_cpu(accelerator: str) -> bool:

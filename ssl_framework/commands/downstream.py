@@ -108,6 +108,7 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> Downs
         cut=settings["cut"],
         views=_augmentation(settings, loaded, facts, seed),
         seed=seed,
+        channels_last=settings["trainer"]["channels_last"],
     )
 
 

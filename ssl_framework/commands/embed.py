@@ -32,6 +32,7 @@ def run(settings: Settings) -> dict[str, Any]:
     if output is not None and Path(output).suffix not in (".npz", ".parquet"):
         raise ValueError(f"output={output}: the name must end in .npz or .parquet.")
     device = build.device(settings["accelerator"])
+    precision = build.encoding_precision(settings)
     settings = build.on_this_machine(settings, settings["accelerator"])
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
@@ -43,7 +44,7 @@ def run(settings: Settings) -> dict[str, Any]:
         plain(**loaded.preprocessing).center,
         batch_size=settings["batch_size"],
         device=device,
-        precision=build.precision(settings, settings["accelerator"]),
+        precision=precision,
         progress=True,
     )
     file = write_embeddings(Path(output) if output is not None else home / f"{split}.npz", embeddings, labelled.classes)

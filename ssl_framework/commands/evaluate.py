@@ -28,6 +28,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     budgets, floors = budgets_of(settings["labels_per_class"]), _floors(settings["floors"])
     device = build.device(settings["accelerator"])
+    precision = build.encoding_precision(settings)
     settings = build.on_this_machine(settings, settings["accelerator"])
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
@@ -43,7 +44,7 @@ def run(settings: Settings) -> dict[str, Any]:
         floors=floors,
         batch_size=settings["batch_size"],
         device=device,
-        precision=build.precision(settings, settings["accelerator"]),
+        precision=precision,
         on_row=_progress,
     )
     linear, neighbours = ([row for row in rows if row["classifier"] == kind] for kind in ("linear", "knn"))

@@ -21,7 +21,8 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import is_first
 
 # A resumed run may change how it is run and watched, and where the same data lies; never what is trained.
-_NEVER = "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"
+_NEVER = "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.channels_last"
+_AS_BEFORE = {"trainer.channels_last": False}  # what runs did that were begun before there was a key
 _MAY_CHANGE = (
     "trainer.",
     "logger.",
@@ -74,6 +75,9 @@ def go_on(settings: Settings) -> Settings:
             f"resume={run} continues a run as it was begun, and these differ: {names}{more}. Leave them out, or begin anew."
         )
     merged = copy.deepcopy(saved)
+    for key in old.keys() - flat(saved).keys():
+        if not any(known.startswith(f"{key}.") for known in flat(saved)):
+            _set(merged, key.split("."), _AS_BEFORE.get(key, old[key]))
     for key in changed:
         _set(merged, key.split("."), new.get(key))
     merged["resume"], merged["run"] = run, {**settings["run"], "dir": run}

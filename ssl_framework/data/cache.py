@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from ssl_framework.data.bad import LIMIT
 from ssl_framework.data.encoded import EncodedSource, decoded
 from ssl_framework.types import BadSampleError
 
@@ -196,6 +197,7 @@ class _Files:
         start = time.perf_counter()
         try:
             bad = self.write(part)
+            self.require_images(bad)
             part.replace(self.images)
             self.write_manifest(bad)
         except OSError as error:
@@ -230,6 +232,15 @@ class _Files:
     def require_room(self) -> None:
         if shutil.disk_usage(self.folder).free < np.prod(self.shape, dtype=np.int64) + _SPARE:
             raise ValueError(self.no_room())
+
+    def require_images(self, bad: dict[int, str]) -> None:
+        """Refuse to keep what a missing disk or a wrong folder would leave: mostly zeros."""
+        if len(bad) > LIMIT * self.shape[0]:
+            index, reason = next(iter(bad.items()))
+            raise ValueError(
+                f"{len(bad)} of {self.shape[0]} images of {self.place} cannot be read, more than {LIMIT:.0%}, for example "
+                f"{self.source.name(index)} ({reason}): repair or remove them. No cache was made."
+            )
 
     def no_room(self) -> str:
         needed, free = int(np.prod(self.shape, dtype=np.int64)), shutil.disk_usage(self.folder).free

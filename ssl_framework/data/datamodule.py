@@ -1,6 +1,6 @@
 """The data module: endless batches without labels for pretraining, labelled splits for everything that is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -17,7 +17,7 @@ from ssl_framework.data.checks import check_facts, checked_size, checked_statist
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
-from ssl_framework.data.split import carve, in_bulk
+from ssl_framework.data.split import carve, in_bulk, unreadable
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
 from ssl_framework.types import BadSampleError, Batch, Facts, Source, ViewMaker
@@ -276,6 +276,11 @@ class DataModule(pl.LightningDataModule):
     def _world(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
 
+    @property
+    def _neighbours(self) -> int:
+        """Processes of the run on this host: they share its memory and its cores."""
+        return 1 if self.trainer is None else max(1, self.trainer.world_size // self.trainer.num_nodes)
+
     def _order(self) -> EndlessOrder:
         return EndlessOrder(self.num_samples, self.batch_size, self.seed)
 
@@ -287,7 +292,7 @@ class DataModule(pl.LightningDataModule):
             )
         rank = 0 if self.trainer is None else self.trainer.global_rank
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        place = self._storage.place(source, device, self._world, self._views)
+        place = self._storage.place(source, device, self._neighbours, self._views)
         if source is self.train:
             rank_zero_info(f"{self.name}: {place.said}")
         stream = BatchStream(
@@ -312,8 +317,9 @@ class DataModule(pl.LightningDataModule):
         chosen = keyed.permutation(len(self.train), _MEASURE, self.split_seed)
         chosen = chosen[: _MEASURED_IN_MEMORY if quick else _MEASURED_DECODED]
         count, total, squares = 0, np.zeros(self.train.channels), np.zeros(self.train.channels)
+        nothing = unreadable(self.train) or {}
         for start in range(0, len(chosen), 256):
-            for image in self._readable(chosen[start : start + 256]):
+            for image in self._readable(chosen[start : start + 256], nothing):
                 pixels = image.to(torch.float64).flatten(1) / 255  # (C, pixels)
                 count += pixels.shape[1]
                 total += pixels.sum(1).numpy()
@@ -329,10 +335,12 @@ class DataModule(pl.LightningDataModule):
         rank_zero_info(f"{self.name}: mean and std measured on {self._measured_on} training samples: {shown}")
         return tuple(mean.tolist()), tuple(std.tolist())
 
-    def _readable(self, chosen: np.ndarray) -> list[torch.Tensor]:
+    def _readable(self, chosen: np.ndarray, nothing: Mapping[int, str]) -> list[torch.Tensor]:
         images = in_bulk(self.train, chosen)
         if images is not None:
-            return list(images)
+            for index in sorted(nothing.keys() & set(chosen.tolist())):
+                self.bad_samples.report("train", self.train, index, nothing[index])
+            return [image for image, index in zip(images, chosen.tolist(), strict=True) if index not in nothing]
         found: list[torch.Tensor] = []
         for index in chosen.tolist():
             try:

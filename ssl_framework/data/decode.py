@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from ssl_framework.data import jpeg
@@ -21,6 +21,7 @@ MAX_PIXELS = 64_000_000
 """Above it a file counts as damaged: a small file may claim to be an image that fills the memory."""
 
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+_DRAFTED = {"JPEG", "MPO"}  # may be decoded smaller
 _TRANSPARENT = {"LA", "La", "PA", "RGBA", "RGBa"}
 DAMAGE = (
     OSError,
@@ -81,7 +82,8 @@ def decode_reduced(file: Path | bytes, channels: int, reduction: Reduction) -> t
             by = reduction(size)
             if by > 1:
                 image.draft(None, (max(1, image.width // by), max(1, image.height // by)))  # of JPEG files only
-            return to_tensor(image, channels), size
+            pixels = to_tensor(image, channels)
+            return pixels, size if image.format in _DRAFTED else (pixels.shape[1], pixels.shape[2])
     except DAMAGE as error:
         raise BadSampleError(f"{type(error).__name__}: {error}") from error
 
@@ -111,7 +113,10 @@ def _check_size(height: int, width: int) -> None:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     lies = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
-    return (image.width, image.height) if lies else (image.height, image.width)
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillows have turned its size already
+        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    return (width, height) if lies else (height, width)
 
 
 def to_tensor(image: Image.Image, channels: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Sources of encoded images: what files, tables of bytes and torchvision's data sets have in common."""
 
+import errno
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from ssl_framework.types import BadSampleError, Source
 
 _PROBE = 0x512E  # names this use of a seed
 _CHUNK = 32 << 20  # bytes that are decoded at a time: memory does not grow with the data
+_PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
 _PROBED = 256  # of a set in which 1 % of the images have another size, 92 % of the probes see one
 
 
@@ -47,7 +49,7 @@ class EncodedSource(Source, Protocol):
         ...
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """Height and width of one image, from the head of its file where it says so.
+        """Height and width of one image, from the head of its file where that says it.
 
         Raises:
             BadSampleError: it cannot be read.
@@ -85,7 +87,9 @@ def state_of(root: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def decoded(source: Source, size: tuple[int, int], bad: dict[int, str], doing: str) -> Iterator[np.ndarray]:
+def decoded(
+    source: Source, size: tuple[int, int], bad: dict[int, str], doing: str, threads: int | None = None
+) -> Iterator[np.ndarray]:
     """All images of a source at one size, in their order, decoded by all cores, with a bar.
 
     Args:
@@ -93,9 +97,13 @@ def decoded(source: Source, size: tuple[int, int], bad: dict[int, str], doing: s
         size: height and width; others are resized until they just cover it and cut at their centre.
         bad: filled with the samples that cannot be decoded, and why; zeros stand in their place.
         doing: what the bar is called.
+        threads: that decode; None: all cores.
 
     Yields:
         ``(n, H, W, C)`` uint8, some 32 MB at a time.
+
+    Raises:
+        OSError: a file could not be read because of the disk or the system, and not of what is in it.
     """
     shape = (*size, source.channels)
     rows = max(1, _CHUNK // math.prod(shape))
@@ -104,10 +112,13 @@ def decoded(source: Source, size: tuple[int, int], bad: dict[int, str], doing: s
         try:
             image = source.read(index)
         except BadSampleError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING:
+                raise OSError(error.__cause__.errno, f"{source.name(index)} cannot be read now ({error}): try again") from error
             return str(error)
         return (image if image.shape[-2:] == size else fit(image, size)).permute(1, 2, 0)
 
-    with ThreadPoolExecutor(machine.cores()) as pool, tqdm(total=len(source), desc=doing, unit=" images", disable=None) as bar:
+    bar = tqdm(total=len(source), desc=doing, unit=" images", disable=None)
+    with ThreadPoolExecutor(threads or machine.cores()) as pool, bar:
         for start in range(0, len(source), rows):
             pixels = np.zeros((min(rows, len(source) - start), *shape), np.uint8)
             for row, image in enumerate(spread(pool, read, range(start, start + len(pixels)))):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ssl_framework import keyed, machine
 from ssl_framework.data.bad import BadSamples
 from ssl_framework.data.encoded import EncodedSource, fit
-from ssl_framework.data.split import by_class, in_bulk, origin, rooted
+from ssl_framework.data.split import by_class, in_bulk, origin, rooted, unreadable
 from ssl_framework.data.threads import spread
 from ssl_framework.types import BadSampleError, Source
 
@@ -80,6 +81,9 @@ class Labelled:
         asked = torch.as_tensor(positions, dtype=torch.int64).numpy()
         images = in_bulk(self.source, self.rows[asked])
         if images is not None:
+            for place, row in enumerate(self.rows[asked].tolist() if self._unreadable else ()):
+                if row in self._unreadable:
+                    images[place] = self._image(int(asked[place]))
             return images
         if len(asked) == 0:
             return torch.empty(0, self.source.channels, *self.size, dtype=torch.uint8)
@@ -113,6 +117,11 @@ class Labelled:
             chosen.append(positions[keyed.permutation(len(positions), _SUBSET, seed, c)[:per_class]])
         rows = self.rows[np.sort(np.concatenate(chosen))]
         return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows)
+
+    @cached_property
+    def _unreadable(self) -> dict[int, str]:
+        """Rows of an array that hold nothing, because they could not be decoded."""
+        return unreadable(self.source) or {}
 
     def _decoded(self, positions: list[int]) -> list[Tensor | None]:
         """Images of files, decoded by all cores; None for what is left to `_image`."""

@@ -145,7 +145,7 @@ def parquet(
     sources: dict[str, ParquetSource] = {}
     for split in sorted(tables, key=lambda name: name != "train"):
         known = sources["train"].classes if sources else None
-        name = f"{given.name}:{split}"
+        name = f"{given.name if files else path}:{split}"  # names on the hub have an owner
         sources[split] = ParquetSource(
             _undecoded(tables[split], image_column), image_column, label_column, channels, name, known, files.get(split, ())
         )

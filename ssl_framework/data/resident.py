@@ -18,9 +18,10 @@ class ResidentSource:
         source: what is read once, all of it.
         size: height and width of its images; a few that have another are brought to it.
         device: where they lie from now on.
+        threads: that decode; None: all cores.
     """
 
-    def __init__(self, source: Source, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, source: Source, size: tuple[int, int], device: torch.device, threads: int | None = None) -> None:
         self.source = source
         self._size = size
         self._images = torch.empty(len(source), *size, source.channels, dtype=torch.uint8, device=device)
@@ -32,7 +33,7 @@ class ResidentSource:
             self._unreadable = dict(source.unreadable)
             return
         done = 0
-        for pixels in decoded(source, size, self._unreadable, "decoding"):
+        for pixels in decoded(source, size, self._unreadable, "decoding", threads):
             self._images[done : done + len(pixels)] = torch.from_numpy(pixels).to(device)
             done += len(pixels)
 

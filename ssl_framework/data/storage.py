@@ -59,6 +59,9 @@ class Storage:
         cache_dir: folder of the cache.
         resident: hold the images in one tensor; None: where they fit.
         workers: loader processes for files; 0: threads of the training process; None: what the device suggests.
+
+    Raises:
+        ValueError: `cache_size` is no size, or there is no cache.
     """
 
     def __init__(
@@ -71,10 +74,16 @@ class Storage:
         resident: bool | None,
         workers: int | None,
     ) -> None:
+        if cache_size is not None and not cache:
+            raise ValueError(f"cache_size={cache_size} is the size of a cache, and there is none: give data.cache=true too.")
+        sides = (cache_size, cache_size) if isinstance(cache_size, int) else None if cache_size is None else tuple(cache_size)
+        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+            raise ValueError(f"cache_size={cache_size} is no height and width: give data.cache_size=[HEIGHT,WIDTH].")
         self.name = name
         self.resident = resident
         self.workers = workers
-        self._cache, self._cache_size, self._cache_dir = cache, cache_size, cache_folder(cache_dir)
+        self._cache, self._cache_dir = cache, cache_folder(cache_dir)
+        self._cache_size = None if sides is None else (int(sides[0]), int(sides[1]))
         self._caches: dict[int, CachedSource] = {}
         self._held: dict[tuple[int, torch.device], ResidentSource] = {}
         self._sizes: dict[int, tuple[int, int] | None] = {}
@@ -104,22 +113,23 @@ class Storage:
         if size is None and isinstance(root, EncodedSource) and (size := self._common(root)) is not None:
             size = size if views is None or _area(size) <= _WHOLE * _area(views.size) else None
         if size is not None and self._is_held(root, size, device, processes):
-            held = on_root(source, lambda whole: self._hold(whole, size, device))
+            held = on_root(source, lambda whole: self._hold(whole, size, device, processes))
             return Place(held, None, 0, 0, f"{_count(source)} of {size[0]} x {size[1]} resident on {device.type}")
         if self.resident and not _in_memory(root):
-            raise ValueError(
-                f"resident=true needs images of one size, and those of {self.name} differ: give data.cache=true too."
-            )
-        threads, loaders = self._readers(root, device)
+            raise ValueError(self._why_not_held(root))
+        threads, loaders = self._readers(root, device, processes)
         return Place(source, size, threads, loaders, self._said(source, root, size, threads, loaders))
 
     def _cached(self, root: Source) -> Source:
         if not isinstance(root, EncodedSource):
+            if self._cache_size is not None:
+                raise ValueError(
+                    f"cache_size={list(self._cache_size)}: the images of {self.name} are decoded already and stay as they are: "
+                    "leave it out."
+                )
             return root
         if id(root) not in self._caches:
-            given = self._cache_size
-            size = (given, given) if isinstance(given, int) else None if given is None else (int(given[0]), int(given[1]))
-            size = size or self._common(root)
+            size = self._cache_size or self._common(root)
             if size is None:
                 raise ValueError(
                     f"The images of {self.name} differ in size: give the one that they are cached at, larger than the views, "
@@ -133,7 +143,19 @@ class Storage:
             self._sizes[id(root)] = common_size(root)
         return self._sizes[id(root)]
 
+    def _why_not_held(self, root: Source) -> str:
+        if not isinstance(root, EncodedSource):
+            return f"resident=true: {self.name} is read one by one, and says of no size that all its images have it."
+        if self._common(root) is None:
+            return f"resident=true needs images of one size, and those of {self.name} differ: give data.cache=true too."
+        return (
+            f"resident=true: the images of {self.name} have more than {_WHOLE} times the pixels of a view, and are cropped as "
+            "they are decoded: give data.cache=true and a data.cache_size too."
+        )
+
     def _is_held(self, root: Source, size: tuple[int, int], device: torch.device, processes: int) -> bool:
+        if (id(root), device) in self._held:  # by another split of the same data
+            return True
         if self.resident is not None:
             return self.resident and not (_in_memory(root) and device.type == "cpu")
         decoded = isinstance(root, BulkSource)
@@ -146,19 +168,19 @@ class Storage:
         most = _SHARE * machine.free_memory(device) / shared
         return needed <= (most if decoded else min(most, _MOST_DECODED))
 
-    def _hold(self, root: Source, size: tuple[int, int], device: torch.device) -> Source:
+    def _hold(self, root: Source, size: tuple[int, int], device: torch.device, processes: int) -> Source:
         key = id(root), device
         if key not in self._held:
-            self._held[key] = ResidentSource(root, size, device)
+            self._held[key] = ResidentSource(root, size, device, _cores(processes))
         return self._held[key]
 
-    def _readers(self, root: Source, device: torch.device) -> tuple[int, int]:
-        """Threads of the training process, and loader processes."""
+    def _readers(self, root: Source, device: torch.device, processes: int) -> tuple[int, int]:
+        """Threads of the training process, and loader processes: this process's share of the cores."""
         if self.workers:
             return 0, self.workers
         if isinstance(root, EncodedSource):
             many = device.type == "cuda" and self.workers is None
-            return (0, min(machine.cores(), _MOST_PROCESSES)) if many else (machine.cores(), 0)
+            return (0, min(_cores(processes), _MOST_PROCESSES)) if many else (_cores(processes), 0)
         return (1, 0) if device.type == "cuda" else (0, 0)
 
     def _said(self, source: Source, root: Source, size: tuple[int, int] | None, threads: int, loaders: int) -> str:
@@ -170,6 +192,10 @@ class Storage:
             return f"{_count(source)} read one by one by {by}"
         how = "whole" if size is not None else "and cropped"
         return f"{_count(source)} in files, decoded {how} by {by} ({jpeg.decoder()} reads JPEG)"
+
+
+def _cores(processes: int) -> int:
+    return max(1, machine.cores() // processes)
 
 
 def _area(size: tuple[int, int]) -> int:

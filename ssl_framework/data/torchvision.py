@@ -100,7 +100,7 @@ class DatasetSource:
 
     def identity(self) -> Identity:
         """The data set and its folder; names, sizes and times of the files in it."""
-        root = self._root.resolve()
+        root = Path(getattr(self._dataset, "_base_folder", self._root)).resolve()  # other sets may lie beside it
         files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
         return Identity(f"{root}:{self._name}", state_of(root, files))
 

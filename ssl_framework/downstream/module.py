@@ -35,6 +35,7 @@ class DownstreamModule(pl.LightningModule):
         cut: layers to take off the encoder's end.
         views: augmentation for training; its first global view is learnt from. None trains on the images as they are.
         seed: of the head's weights, and of dropout and drop-path, which are drawn anew each step.
+        channels_last: keep convolutions in the memory layout that processors and tensor cores are fast at.
 
     Raises:
         ValueError: `cut` is negative or leaves no layer, or `views` normalise or size images otherwise than `preprocessing`.
@@ -51,8 +52,10 @@ class DownstreamModule(pl.LightningModule):
         cut: int = 0,
         views: ViewMaker | None = None,
         seed: int = 0,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
+        self.channels_last = channels_last
         self.task, self.freezing, self.optimizer, self.cut, self.seed = task, freezing, optimizer, cut, seed
         self.views = plain(**preprocessing)
         self.augment = views
@@ -103,7 +106,8 @@ class DownstreamModule(pl.LightningModule):
         """Refuse what would train wrongly, before anything runs."""
         if stage == "fit":
             run.require_steps(self.trainer)
-        run.keep_channels_last(self)
+        if self.channels_last:
+            run.keep_channels_last(self)
         if self._data is None:
             raise ValueError("a DownstreamModule reads LabelledData(train, val, test): trainer.fit(module, LabelledData(...)).")
         for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):

@@ -16,6 +16,7 @@ COARSE = 1e-5
 """Largest entry of the gradient up to which float32 is followed."""
 
 _SCORES = 4_000_000  # numbers held at once
+_DENSE = 100_000_000  # numbers of the preconditioner; beyond it is a diagonal: penalties times squares of widths grow fast
 _ROWS = 4096  # read at once; they stay in the cache between the two products
 
 
@@ -32,8 +33,9 @@ def logistic(
 
     Minimises ``mean cross entropy + penalty / 2 * |W|^2``; the bias is free. scikit-learn's ``C`` is ``1 / (penalty * N)``.
 
-    The search is preconditioned by the Hessian at zero weights, which is the covariance of the features over ``C``. More than
-    `SMALL` numbers in float64 are read as float32 until the gradient is below `COARSE`; what is left is done in float64.
+    The search is preconditioned by the Hessian at zero weights, which is the covariance of the features over ``C``; by its
+    diagonal alone where that matrix, for all penalties, would take more than 100 million numbers. More than `SMALL`
+    numbers in float64 are read as float32 until the gradient is below `COARSE`; what is left is done in float64.
 
     Args:
         train_x: ``(N, D)``, standardised, float32 or float64. Only float64 reaches the default tolerance for certain.
@@ -110,7 +112,7 @@ class _CrossEntropy:
 
     def __init__(self, x: Tensor, y: Tensor, strength: Tensor, num_classes: int, factors: Tensor | None = None) -> None:
         self.x, self.y, self.strength, self.num_classes = x, y, strength, num_classes
-        self.factors = self._factors() if factors is None else factors  # (P, D + 1, D + 1)
+        self.factors = self._factors() if factors is None else factors  # (P, D + 1, D + 1), or (P, D + 1) of a diagonal
 
     def __call__(self, points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """``(p,)`` values and ``(p, D + 1, C)`` gradients for the penalties `which`."""
@@ -138,14 +140,19 @@ class _CrossEntropy:
 
     def precondition(self, grad: Tensor, which: Tensor) -> Tensor:
         """``(p, D + 1, C)`` gradients times the inverse of the Hessian at zero, the same for every class."""
-        return torch.cholesky_solve(grad, self.factors[which])
+        factors = self.factors[which]
+        return grad / factors[..., None] if factors.ndim == 2 else torch.cholesky_solve(grad, factors)
 
     def _factors(self) -> Tensor:
         x, d = self.x, self.x.shape[1]
+        shrink = self._shrink(torch.arange(len(self.strength), device=x.device))
+        if len(shrink) * (d + 1) ** 2 > _DENSE:
+            squares = torch.linalg.vector_norm(x, dim=0).to(shrink).square() / len(x)  # (D,)
+            squares = torch.cat([squares, squares.new_ones(1)])
+            return shrink + squares / self.num_classes + torch.finfo(x.dtype).eps * squares.sum()
         moment = self.strength.new_ones(d + 1, d + 1)  # of the features and the constant one
         moment[:d, :d] = x.T @ x / len(x)
         moment[:d, d] = moment[d, :d] = x.mean(dim=0)
-        shrink = self._shrink(torch.arange(len(self.strength), device=x.device))
         rounding = torch.finfo(x.dtype).eps * moment.trace()  # as much as the product may be off
         return torch.linalg.cholesky(moment / self.num_classes + torch.diag_embed(shrink + rounding))
 

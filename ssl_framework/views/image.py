@@ -42,7 +42,7 @@ class ImageViews:
     Note:
         On CPUs of one kind a view is the same to the bit for the same (seed, epoch, index), alone, in any batch and with any
         number of threads. On another device parameters and boxes are still the same to the bit, and pixels in [0, 1] agree
-        within 4e-5. Solarize is a step: a pixel on its threshold may fall on either side.
+        within 1e-4. Solarize is a step: a pixel on its threshold may fall on either side.
     """
 
     def __init__(

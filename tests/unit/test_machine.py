@@ -73,8 +73,66 @@ def test_threads_only_ever_go_down(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(machine, "cores", lambda: 2)
         torch.set_num_threads(5)
         assert machine.limit_threads() == torch.get_num_threads() == 2
+        assert machine.limit_threads(processes=2) == 1
+        assert machine.limit_threads(processes=9) == 1
     finally:
         torch.set_num_threads(before)
+
+
+GB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 20 * GB),
+        ({"memory.max": "max", "memory.current": "5"}, 20 * GB),
+        ({"memory.max": f"{8 * GB}", "memory.current": f"{7 * GB}"}, GB),
+        (
+            {"memory.max": f"{8 * GB}", "memory.current": f"{7 * GB}", "memory.stat": f"anon 5\ninactive_file {6 * GB}\n"},
+            7 * GB,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": f"{8 * GB}",
+                "memory/memory.usage_in_bytes": f"{7 * GB}",
+                "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {5 * GB}\n",
+            },
+            6 * GB,
+        ),
+        ({"memory.max": f"{80 * GB}", "memory.current": "0"}, 20 * GB),
+    ],
+)
+def test_free_memory_is_within_the_limit_of_the_container_and_files_that_were_read_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], free: int
+) -> None:
+    for name, text in {**files, "meminfo": f"MemTotal: 1 kB\nMemAvailable: {20 * GB // 1024} kB\n"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
+    assert machine.free_memory(torch.device("cpu")) == free
+
+
+@pytest.mark.parametrize("most", [1 << 30, 32 << 20, 0])
+def test_older_allocators_take_a_smaller_number(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    said: list[tuple[int, int]] = []
+
+    class Library:
+        def __init__(self, name: object) -> None:
+            del name
+
+        def mallopt(self, option: int, value: int) -> int:
+            taken = option == machine._M_TRIM_THRESHOLD or value <= most
+            if taken:
+                said.append((option, value))
+            return int(taken)
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", Library)
+    monkeypatch.setattr(machine.platform, "libc_ver", lambda: ("glibc", "2.28"))
+    assert machine.keep_freed_memory() is bool(most)
+    assert (machine._M_TRIM_THRESHOLD, -1) in said
+    assert [value for option, value in said if option == machine._M_MMAP_THRESHOLD] == ([most] if most else [])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")

@@ -301,6 +301,25 @@ def test_many_samples_are_read_in_float32_first_and_end_in_float64(monkeypatch, 
     assert steepest(x, y, 1e-4, loose[0], 4) < 2e-5
 
 
+def test_a_preconditioner_of_a_wide_probe_is_a_diagonal_and_the_minimum_the_same(monkeypatch):
+    x, y = skewed(300)
+    exact = logistic(x, y, [1e-3, 1e-1], num_classes=4)
+    monkeypatch.setattr(linear, "_DENSE", 0)
+    shapes = []
+    precondition = linear._CrossEntropy.precondition
+
+    def noted(self, grad, which):
+        shapes.append(tuple(self.factors.shape))
+        return precondition(self, grad, which)
+
+    monkeypatch.setattr(linear._CrossEntropy, "precondition", noted)
+    wide = logistic(x, y, [1e-3, 1e-1], num_classes=4)
+    assert set(shapes) == {(2, x.shape[1] + 1)}
+    assert torch.allclose(wide, exact, atol=1e-4)
+    for penalty, w in zip((1e-3, 1e-1), wide, strict=True):
+        assert steepest(x, y, penalty, w, 4) < 2e-7
+
+
 def test_a_probe_of_many_samples_is_less_exact_unless_it_is_asked(monkeypatch):
     asked = []
     plain = fit_module.logistic

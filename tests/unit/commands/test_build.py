@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from ssl_framework.checkpoint import save_encoder
@@ -74,11 +75,57 @@ def resumed(tmp_path: Path, first: list[str], then: list[str]) -> compose.Settin
         (["seed=2"], "seed"),
         (["pretext.temperature=0.7"], r"pretext.temperature \(was 0.3, now 0.7\)"),
         (["data.batch_size=32"], "data.batch_size"),
+        (["trainer.channels_last=false"], r"trainer.channels_last \(was True, now False\)"),
     ],
 )
 def test_a_resumed_run_is_not_another_run(tmp_path: Path, words: list[str], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         resumed(tmp_path, ["pretext.temperature=0.3", "seed=1"], words)
+
+
+def test_a_run_that_was_begun_before_there_was_a_key_goes_on_as_it_was(tmp_path: Path) -> None:
+    home = tmp_path / "run"
+    begun = compose.compose("pretrain", [f"run.dir={home}"])
+    del begun["keep_freed_memory"], begun["trainer"]["channels_last"]
+    folder.begin(begun)
+    again = folder.go_on(compose.compose("pretrain", [f"resume={home}", "trainer.max_epochs=9"]))
+    assert again["keep_freed_memory"] is True
+    assert again["trainer"]["channels_last"] is False
+    assert again["trainer"]["max_epochs"] == 9
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("words", [["trainer=gpu"], ["trainer.accelerator=mps"], ["trainer=gpu", "precision=32"]])
+def test_a_gpu_that_is_not_there(words: list[str]) -> None:
+    settings = compose.compose("pretrain", words)
+    with pytest.raises(ValueError, match=r"accelerator=(gpu|mps): there is no CUDA GPU here"):
+        build.on_this_machine(settings, settings["trainer"]["accelerator"])
+
+
+def test_nothing_is_said_to_turn_off_where_nothing_was_turned_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = compose.compose("pretrain", ["keep_freed_memory=false"])
+    for name, hint in (("bf16-mixed", True), ("32-true", False)):
+        monkeypatch.setattr(build.machine, "precision", lambda device, name=name: build.machine.Precision(name, "because"))
+        build.on_this_machine(settings, "cpu")
+        assert ("precision=32 turns it off" in capsys.readouterr().out) is hint
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(build.machine, "limit_threads", lambda processes: 8 // processes)
+    monkeypatch.setattr(build.os, "environ", environment := {})
+    settings = compose.compose("pretrain", ["trainer=ddp_cpu", "trainer.devices=4", "keep_freed_memory=false"])
+    build.on_this_machine(settings, "cpu")
+    assert environment == {"OMP_NUM_THREADS": "2"}  # else Lightning shares out the cores of the host
+    assert "2 threads in each of 4 processes" in capsys.readouterr().out
+
+
+def test_embeddings_in_float64_are_refused_before_anything_is_loaded() -> None:
+    for verb in ("evaluate", "embed"):
+        settings = compose.compose(verb, ["encoder_file=x", "precision=64"])
+        with pytest.raises(ValueError, match="precision=64: embeddings are computed in auto, 32, bf16-mixed or 16-mixed"):
+            build.encoding_precision(settings)
 
 
 def test_a_resumed_run_may_be_longer_and_say_the_same_again(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def test_files_are_cached_as_they_are_decoded(here: Kit, tmp_path: Path, kit: An
     assert torch.equal(pixels(cached), torch.stack([decode(path, 3) for path in paths]))
 
 
-def test_the_manifest_says_what_the_array_is(here: Kit):
+def test_the_manifest_says_what_the_array_is(here: Kit, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_module, "LIMIT", 0.5)
     here.open(here.photos(bad=(2,))).open()
     manifest, images = json.loads(here.one(".json").read_text()), here.one(".npy")
     assert manifest.pop("written").startswith("20")
@@ -345,7 +346,8 @@ def test_a_folder_that_cannot_be_made(here: Kit, below: str):
     assert here.folder.read_text() == "a file"
 
 
-def test_unreadable_samples_are_noted_and_refused(here: Kit):
+def test_unreadable_samples_are_noted_and_refused(here: Kit, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_module, "LIMIT", 0.5)
     for cached in (here.open(here.photos(bad=(1, 5))), here.open(here.photos())):  # made, then taken from the disk
         assert cached.unreadable == {1: "planted 1", 5: "planted 5"}
         with pytest.raises(BadSampleError, match="planted 5"):
@@ -353,6 +355,30 @@ def test_unreadable_samples_are_noted_and_refused(here: Kit):
         assert pixels(cached)[[1, 5]].sum() == 0
         assert torch.equal(cached.read(6), expected(here.photos())[6])
     assert here.photos().reads == 7
+
+
+def test_a_cache_of_mostly_nothing_is_not_kept(here: Kit):
+    with pytest.raises(ValueError, match=r"2 of 7 images of /some/photos cannot be read, more than 1%.*photo 1 \(planted"):
+        here.open(here.photos(bad=(1, 5))).open()
+    assert here.files() == []
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EIO, True), (errno.EMFILE, True), (errno.EACCES, False)])
+def test_what_a_disk_cannot_read_now_is_no_damage(here: Kit, number: int, passes: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_module, "LIMIT", 0.5)
+    source = here.photos()
+
+    def fail(index: int) -> None:
+        if index == 4:
+            raise BadSampleError("broken") from OSError(number, os.strerror(number))
+
+    source.before = fail
+    if passes:
+        with pytest.raises(OSError, match="photo 4 cannot be read now"):
+            here.open(source).open()
+        assert here.files() == []
+    else:
+        assert here.open(source).unreadable == {4: "broken"}
 
 
 def test_a_pickled_copy_carries_no_pixels_and_maps_the_file_itself(here: Kit, tmp_path: Path, kit: Any):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from ssl_framework.data import decode as decode_module
-from ssl_framework.data.decode import decode
+from ssl_framework.data.decode import decode, decode_reduced, size_of
 from ssl_framework.types import BadSampleError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -99,6 +99,18 @@ def test_the_cameras_rotation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rows of the file are columns of the picture
     check(saved(Image.fromarray(RGB), exif=exif), np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_size_is_that_of_the_upright_image(kind: str, orientation: int) -> None:
+    image, exif = Image.new("RGB", (6, 3), "red"), Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    image.save(file, kind, exif=exif)
+    data = file.getvalue()
+    pixels, size = decode_reduced(data, 3, lambda size: 1)
+    assert tuple(pixels.shape[1:]) == size == size_of(data) == ((6, 3) if orientation == 6 else (3, 6))
 
 
 def test_of_several_frames_the_first() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_framework.data import cache as cache_module
 from ssl_framework.data import resident
 from ssl_framework.data.arrays import ArraySource
 from ssl_framework.data.cache import CachedSource
@@ -23,6 +24,11 @@ from ssl_framework.types import BadSampleError, Batch, Source
 CPU = torch.device("cpu")
 N, SIZE = 30, (5, 7)
 NOISE = np.random.default_rng(0).integers(0, 256, (N, *SIZE, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def small_caches_may_hold_damage(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_module, "LIMIT", 0.5)
 
 
 def write(root: Path, bad: tuple[int, ...] = (), other: tuple[int, ...] = ()) -> FolderSource:

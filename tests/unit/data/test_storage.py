@@ -82,7 +82,67 @@ def test_what_does_not_fit_a_quarter_of_the_memory_is_not_held(photos: Path, mon
     storage = Storage("n", cache=False, cache_size=None, cache_dir=None, resident=None, workers=None)
     source = open_folder(photos).train
     assert isinstance(storage.place(source, CPU, 1, None).source, ResidentSource)
+    monkeypatch.setattr(machine, "free_memory", lambda device: 3 * needed)
+    assert isinstance(storage.place(source, CPU, 1, None).source, ResidentSource)  # it is held already: that cost the memory
+    storage = Storage("n", cache=False, cache_size=None, cache_dir=None, resident=None, workers=None)
+    monkeypatch.setattr(machine, "free_memory", lambda device: 4 * needed)
     assert storage.place(source, CPU, 2, None).source is source  # two processes share the memory
+
+
+def test_processes_of_a_host_share_its_cores(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    storage = Storage("n", cache=False, cache_size=None, cache_dir=None, resident=False, workers=None)
+    source = open_folder(photos).train
+    for processes, share in ((1, 8), (2, 4), (3, 2), (16, 1)):
+        assert storage.place(source, CPU, processes, None).threads == share
+        assert storage.place(source, torch.device("cuda"), processes, None).processes == share
+
+
+def test_images_that_are_too_large_to_be_held_whole_are_told_so(photos: Path):
+    with pytest.raises(ValueError, match=r"more than 4 times the pixels of a view.*data\.cache=true and a data\.cache_size"):
+        open_folder(photos, size=16, resident=True).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"cache_size": 40}, "cache_size=40 is the size of a cache, and there is none: give data.cache=true"),
+        ({"cache": True, "cache_size": [40]}, r"cache_size=\[40\] is no height and width"),
+        ({"cache": True, "cache_size": 0}, "cache_size=0 is no height and width"),
+    ],
+)
+def test_a_size_of_the_cache_that_is_none(photos: Path, options: dict[str, Any], named: str):
+    with pytest.raises(ValueError, match=named):
+        open_folder(photos, **options)
+
+
+def test_images_that_are_decoded_already_take_no_size_of_a_cache(tmp_path: Path):
+    source = ArraySource(np.zeros((30, 4, 4), np.uint8))
+    options: dict[str, Any] = {"batch_size": 8, "name": "n", "val_share": 0, "mean": [0.5], "std": [0.5]}
+    assert DataModule(source, cache=True, **options).train is source
+    with pytest.raises(ValueError, match=r"cache_size=\[8, 8\]: the images of n are decoded already"):
+        DataModule(source, cache=True, cache_size=8, **options)
+
+
+def test_unreadable_images_of_a_cache_are_replaced_where_they_are_measured(tmp_path: Path):
+    """Zeros stand in their place in the file: they are no images."""
+    for label in range(2):
+        write(tmp_path / "photos" / f"class{label}", [(40, 48)] * 120)
+    (tmp_path / "photos" / "class1" / "003.jpg").write_bytes(b"no image")
+    roads = []
+    for options in ({"resident": False}, {"cache": True, "cache_dir": str(tmp_path / "cache")}):
+        data = folder(tmp_path / "photos", size=[40, 48], **{**FACTS, "mean": None, "std": None}, **options)
+        train = data.split("train")
+        with pytest.warns(UserWarning, match=r"003.jpg cannot be read .* and is replaced"):
+            images = train.images(range(len(train)))
+        roads.append((images, data.facts.mean, data.facts.std, sorted(data.bad_samples.rows)))
+    (images, mean, std, bad), (cached, cached_mean, cached_std, cached_bad) = roads
+    assert len(bad) == 1
+    assert cached_bad == bad
+    assert torch.equal(cached, images)
+    assert images.flatten(1).amax(1).min() > 0  # none is black
+    assert cached_mean == pytest.approx(mean, abs=1e-6)
+    assert cached_std == pytest.approx(std, abs=1e-6)
 
 
 def test_mixed_sizes_cannot_be_resident_and_need_a_size_to_be_cached(tmp_path: Path):

@@ -5,7 +5,7 @@ from pytorch_lightning.callbacks import Callback
 from ssl_framework import run
 from ssl_framework.data import digits
 from ssl_framework.downstream import Classification, Frozen, Full, LabelledData, fingerprint
-from ssl_framework.encoders import RawPixels
+from ssl_framework.encoders import RawPixels, resnet_micro
 from ssl_framework.views import affine
 from support import LinearEncoder
 
@@ -32,6 +32,13 @@ def test_it_learns_and_reports_each_split(encoder):
     measured = module.measure(data.test, batch_size=4)
     assert measured["accuracy"] == pytest.approx(result["test/accuracy"], abs=1e-6)
     assert measured["loss"] == pytest.approx(result["test/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_layout_is_the_one_that_was_asked_for(asked: bool):
+    module = make_module(resnet_micro(in_chans=1, img_size=8), freezing=Full(), channels_last=asked)
+    _trainer(1, val_every=0).fit(module, datamodule=LabelledData(make_split(8), batch_size=4))
+    assert module.encoder.model.layer1[0].conv2.weight.is_contiguous(memory_format=torch.channels_last) is asked
 
 
 def test_measure_is_the_plain_mean_and_leaves_no_trace(encoder):

@@ -1,8 +1,10 @@
 import logging
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ssl_framework import run
 from ssl_framework.checkpoint import load_encoder
+from ssl_framework.data import ArraySource, DataModule
 from ssl_framework.encoders import resnet_micro, vit_micro
 from ssl_framework.nn import Teacher
 from ssl_framework.optim import adamw
@@ -217,6 +220,26 @@ def test_convolutions_are_stored_channels_last_and_saved_as_usual(asked: bool, t
     assert convolution.is_contiguous() is not asked
     again = load_encoder(tmp_path).encoder
     assert torch.equal(again.model.layer1[0].conv2.weight, convolution)  # pyright: ignore
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_views_have_the_layout_of_the_weights(asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    views = affine(size=(8, 8), mean=(0.3,) * 3, std=(0.4,) * 3)
+    module, seen = SimCLR(resnet_micro(3, 8), 32, 16, views=views, optimizer=adamw(), channels_last=asked), []
+    forward = module.forward
+    monkeypatch.setattr(module, "forward", lambda views: seen.append(views.global_crops[0]) or forward(views))
+    images = np.random.default_rng(0).integers(0, 255, (64, 8, 8, 3), np.uint8)
+    fit(module, DataModule(ArraySource(images), batch_size=32, name="noise"), 1, tmp_path)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) is asked
+    assert seen[0].is_contiguous() is not asked
+
+
+def test_tensors_of_five_dimensions_keep_their_layout():
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.Conv3d(3, 4, 2))
+    module.trainer = SimpleNamespace(strategy=None)
+    run.keep_channels_last(module)  # pyright: ignore[reportArgumentType]
+    assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert module[1].weight.is_contiguous()
 
 
 def test_only_steps_that_reach_the_loggers_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

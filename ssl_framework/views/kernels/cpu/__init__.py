@@ -7,6 +7,7 @@ machine code, the very first on a machine compiles it (about 20 s).
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from ssl_framework.views.draw import (
 from ssl_framework.views.kernels.cpu import threads
 
 _LEAST_PIXELS = 1 << 16  # what a thread makes in the time that it takes to hand it over, several times
+_ENTRIES: dict[str, Callable[..., None]] = {}
+_COMPILING = threading.Lock()
 _FIELDS = {
     "flip": (torch.bool, ()),
     "affine": (torch.float32, (5,)),
@@ -258,12 +261,18 @@ def _expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...
     assert found == ("cpu", dtype, shape), f"{name} is {found}, not {('cpu', dtype, shape)}"
 
 
-@functools.cache
 def _entry(name: str) -> Callable[..., None]:
-    """One of the compiled functions: a process that makes no views on the CPU never loads Numba."""
-    from ssl_framework.views.kernels.cpu import entries  # noqa: PLC0415
+    """One of the compiled functions: a process that makes no views on the CPU never loads Numba.
 
-    return getattr(entries, name)()
+    One thread compiles at a time: the settings that it changes meanwhile are those of the whole process.
+    """
+    if name not in _ENTRIES:
+        with _COMPILING:
+            if name not in _ENTRIES:
+                from ssl_framework.views.kernels.cpu import entries  # noqa: PLC0415
+
+                _ENTRIES[name] = getattr(entries, name)()
+    return _ENTRIES[name]
 
 
 @functools.lru_cache(maxsize=64)
