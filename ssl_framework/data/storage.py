@@ -6,8 +6,9 @@
 | cache | ``cache=true``, or an array mapped from a file | rows of a mapped file; on a GPU a batch ahead, pinned |
 | files | otherwise | decoded in threads, or in loader processes on a GPU, and cropped there |
 
-A view has the same bits whatever memory is free: images of one size go whole to the views on both roads, unless they are so
-large that a crop is cheaper, and then they are never held.
+A view has the same bits whatever memory is free: images of one size go whole to the views, held or not, unless they have more
+than four times the pixels of a view. Those are cropped as they are decoded and held only if they come from a cache, whose
+views differ in the last digits.
 """
 
 from collections.abc import Sequence
