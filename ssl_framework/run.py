@@ -146,7 +146,7 @@ def keep_channels_last(module: pl.LightningModule) -> None:
     if not isinstance(module.trainer.strategy, ModelParallelStrategy):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.ndim == 4:  # `Module.to` would take tensors of five dimensions, too, and fail
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 COMPILE_PRESETS = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
