@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -84,6 +84,38 @@ def plain_attention_is_faster(tokens: Tensor) -> bool:
         torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     )
     return on_cpu and half and tokens.shape[1] <= 1024
+
+
+def guard_convolutions(module: nn.Module) -> None:
+    """Have strided convolutions of maps smaller than their kernel computed in float32 on CPUs, where bfloat16 would train wrongly.
+
+    In bfloat16 on CPUs torch 2.14 leaves the weight gradient of a 3 x 3 convolution with stride 2 uninitialised where the map is
+    one pixel: whatever lay in that memory is trained on, without an error. Small maps cost nothing in float32.
+
+    Args:
+        module: whose convolutions are guarded, once each; copies of it are, too.
+    """
+    for child in module.modules():
+        strided = isinstance(child, nn.Conv1d | nn.Conv2d | nn.Conv3d) and max(child.stride) > 1 < max(child.kernel_size)
+        if strided and _leave_bfloat16 not in child._forward_pre_hooks.values():
+            child.register_forward_pre_hook(_leave_bfloat16)
+            child.register_forward_hook(_return_to_bfloat16, always_call=True)
+
+
+def _leave_bfloat16(convolution: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    (x,) = inputs
+    small = any(side < reach for side, reach in zip(x.shape[2:], convolution.kernel_size, strict=False))  # pyright: ignore
+    if not small or x.device.type != "cpu" or not torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"):
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    convolution.left_bfloat16 = True  # pyright: ignore[reportArgumentType]
+    return (x.float(),)
+
+
+def _return_to_bfloat16(convolution: nn.Module, inputs: object, output: object) -> None:
+    del inputs, output
+    if vars(convolution).pop("left_bfloat16", False):
+        torch.set_autocast_enabled("cpu", True)
 
 
 def cores() -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from ssl_framework import keyed, run
+from ssl_framework import keyed, machine, run
 from ssl_framework.data import Labelled
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezing
@@ -65,6 +65,7 @@ class DownstreamModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(keyed.mix(seed, _HEAD_STREAM)))
             self.head = task.head(self.encoder.embed_dim)
+        machine.guard_convolutions(self.encoder)
         freezing.prepare(self.encoder)
         self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
         self.train()

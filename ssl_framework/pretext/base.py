@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 
-from ssl_framework import keyed, run
+from ssl_framework import keyed, machine, run
 from ssl_framework.checkpoint import SaveRun
 from ssl_framework.data import DataModule
 from ssl_framework.nn import Follower, Teacher
@@ -89,6 +89,7 @@ class PretextModule(pl.LightningModule):
         self.seed = seed
         self.progress = 0.0  # share of the training that is done; set before each forward
         self.channels_last = channels_last
+        machine.guard_convolutions(encoder)
         run.compile_in_place(encoder, compile)
 
     def forward(self, views: Views) -> Step:

@@ -1,5 +1,6 @@
 """What the machine is said to be fast at, and that asking leaves no trace but the one asked for."""
 
+import copy
 import platform
 import subprocess
 import sys
@@ -77,6 +78,39 @@ def test_threads_only_ever_go_down(monkeypatch: pytest.MonkeyPatch) -> None:
         assert machine.limit_threads(processes=9) == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (7, 2), (4, 4)])
+def test_weight_gradients_of_small_maps_are_right_in_bfloat16(side: int, kernel: int, stride: int) -> None:
+    """torch leaves some of them uninitialised: the memory is filled with large numbers first, so that it is seen."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(32, 64, kernel, stride, padding=kernel // 2)
+    machine.guard_convolutions(convolution)
+    machine.guard_convolutions(convolution)  # once is enough
+    assert len(convolution._forward_pre_hooks) == 1
+    weight = convolution.weight
+    for _ in range(4):
+        x = torch.randn(16, 32, side, side).to(memory_format=torch.channels_last)
+        (exact,) = torch.autograd.grad(convolution(x).square().sum(), weight)
+        dirty = [torch.full((64 * 32 * kernel * kernel,), 1e9, dtype=dtype) for dtype in (torch.bfloat16, torch.float32) * 4]
+        del dirty
+        with torch.autocast("cpu", torch.bfloat16):
+            out = convolution(x)
+            assert torch.is_autocast_enabled("cpu")
+        assert out.dtype == (torch.float32 if side < kernel else torch.bfloat16)
+        (found,) = torch.autograd.grad(out.float().square().sum(), weight)
+        assert (found - exact).norm() < 0.02 * exact.norm()
+
+
+def test_guarded_convolutions_come_back_to_bfloat16_after_an_error_and_in_copies() -> None:
+    convolution = torch.nn.Conv2d(4, 4, 3, 2)  # without padding: a map of one pixel is an error
+    machine.guard_convolutions(convolution)
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+            copy.deepcopy(convolution)(torch.zeros(1, 4, 1, 1))
+        assert torch.is_autocast_enabled("cpu")
+    assert "left_bfloat16" not in vars(convolution)
 
 
 GB = 1 << 30
