@@ -87,17 +87,17 @@ def plain_attention_is_faster(tokens: Tensor) -> bool:
 
 
 def guard_convolutions(module: nn.Module) -> None:
-    """Have strided convolutions of maps smaller than their kernel computed in float32 on CPUs, where bfloat16 would train wrongly.
+    """Have strided convolutions of maps smaller than their kernel computed in float32 on CPUs: bfloat16 would train wrongly.
 
-    In bfloat16 on CPUs torch 2.14 leaves the weight gradient of a 3 x 3 convolution with stride 2 uninitialised where the map is
-    one pixel: whatever lay in that memory is trained on, without an error. Small maps cost nothing in float32.
+    There torch 2.14 leaves the weight gradient of a 3 x 3 convolution with stride 2 uninitialised where the map is one pixel:
+    whatever lay in that memory is trained on, without an error. Small maps cost nothing in float32.
 
     Args:
         module: whose convolutions are guarded, once each; copies of it are, too.
     """
     for child in module.modules():
         strided = isinstance(child, nn.Conv1d | nn.Conv2d | nn.Conv3d) and max(child.stride) > 1 < max(child.kernel_size)
-        if strided and _leave_bfloat16 not in child._forward_pre_hooks.values():
+        if strided and _leave_bfloat16 not in child._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
             child.register_forward_pre_hook(_leave_bfloat16)
             child.register_forward_hook(_return_to_bfloat16, always_call=True)
 
