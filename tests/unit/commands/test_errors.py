@@ -104,6 +104,7 @@ def test_tf32_is_for_gpus_and_stays_tf32_in_the_settings(
         build.on_this_machine(settings, "cpu")
     asked: list[str] = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert build.on_this_machine(settings, "gpu")["precision"] == "tf32"
     assert asked == ["high"]
     assert "32-true with tf32 matrix products" in capsys.readouterr().out
