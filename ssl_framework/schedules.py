@@ -22,6 +22,18 @@ def cosine(progress: float, start: float, end: float) -> float:
     return start * weight + end * (1 - weight)
 
 
+def ramp(progress: float, share: float, start: float, end: float) -> float:
+    """A straight line from `start` to `end`, which stays there (a teacher's temperature: DINO, Caron et al. 2021, section 3.2).
+
+    Args:
+        progress: share of training done, in [0, 1].
+        share: of training, at which `end` is reached; 0 is at once.
+        start: value at 0.
+        end: value from `share` on.
+    """
+    return end if progress >= share else start + (end - start) * progress / share
+
+
 def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int = 0, end: float = 0.0) -> float:
     """What the learning rate is multiplied with at a step: a linear rise to 1, then half a cosine down to `end`.
 

@@ -4,7 +4,7 @@ Nothing here computes. Views come before the batch in every shape: ``V`` global 
 ``N`` tokens, ``D`` width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -96,7 +96,7 @@ class Step(NamedTuple):
     loss: Tensor
     embedding: Tensor
     projection: Tensor | None = None
-    logs: dict[str, Tensor | float] = {}  # noqa: RUF012  (never mutated: tasks pass their own)
+    logs: Mapping[str, Tensor | float] = {}
 
 
 @runtime_checkable
@@ -148,6 +148,10 @@ class TokenEncoder(Encoder, Protocol):
         self, x: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, layers: Sequence[int] = ()
     ) -> Encoding:
         """Encode ``(B, C, H, W)``: only the tokens `keep` ``(B, K)``, or with the mask token where `mask` ``(B, N)`` is set."""
+        ...
+
+    def learn_mask_token(self) -> None:
+        """Make the mask token trainable; a task that hides tokens behind it says so in its constructor."""
         ...
 
     def patchify(self, x: Tensor) -> Tensor:

@@ -1,8 +1,83 @@
 """Parts that pretext tasks are built from."""
 
-from ssl_framework.nn.decoder import TokenDecoder, sincos_positions
+from ssl_framework.nn.bank import MemoryBank
+from ssl_framework.nn.centre import Centre
+from ssl_framework.nn.clusters import Clusters, spherical_k_means
+from ssl_framework.nn.contrast import InBatch, InfoNCE, Relation, require_temperature
+from ssl_framework.nn.crops import compare_crops, each, encode_crops, place_positions, together
+from ssl_framework.nn.decoder import CrossDecoder, TokenDecoder, TokenPredictor, sincos_positions
+from ssl_framework.nn.distributed import gather, mean_over_processes, own_rows
 from ssl_framework.nn.follower import Branch, Follower, Teacher
-from ssl_framework.nn.masking import random_mask
-from ssl_framework.nn.precision import FullPrecision
+from ssl_framework.nn.gradients import gradient_histograms
+from ssl_framework.nn.maps import MapDecoder, hide, input_channels
+from ssl_framework.nn.masking import (
+    block_mask,
+    masked_mean,
+    mean_per_sample,
+    normalized_patches,
+    pixel_mask,
+    random_mask,
+    random_order,
+    region_mask,
+    require_key,
+    target_blocks,
+    varied_mask,
+    visible,
+)
+from ssl_framework.nn.precision import FullPrecision, widen
+from ssl_framework.nn.prototypes import DINOHead, Prototypes, TokenBranch, cross_entropy
+from ssl_framework.nn.queue import Queue
+from ssl_framework.nn.sinkhorn import sinkhorn
+from ssl_framework.nn.tiles import distant_orders, tiles
 
-__all__ = ["Branch", "Follower", "FullPrecision", "Teacher", "TokenDecoder", "random_mask", "sincos_positions"]
+__all__ = [
+    "Branch",
+    "Centre",
+    "Clusters",
+    "CrossDecoder",
+    "DINOHead",
+    "Follower",
+    "FullPrecision",
+    "InBatch",
+    "InfoNCE",
+    "MapDecoder",
+    "MemoryBank",
+    "Prototypes",
+    "Queue",
+    "Relation",
+    "Teacher",
+    "TokenBranch",
+    "TokenDecoder",
+    "TokenPredictor",
+    "block_mask",
+    "compare_crops",
+    "cross_entropy",
+    "distant_orders",
+    "each",
+    "encode_crops",
+    "gather",
+    "gradient_histograms",
+    "hide",
+    "input_channels",
+    "masked_mean",
+    "mean_over_processes",
+    "mean_per_sample",
+    "normalized_patches",
+    "own_rows",
+    "pixel_mask",
+    "place_positions",
+    "random_mask",
+    "random_order",
+    "region_mask",
+    "require_key",
+    "require_temperature",
+    "sincos_positions",
+    "sinkhorn",
+    "spherical_k_means",
+    "target_blocks",
+    "tiles",
+    "together",
+    "varied_mask",
+    "visible",
+    "widen",
+]

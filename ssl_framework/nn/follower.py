@@ -14,6 +14,13 @@ class Follower(nn.Module):
     `forward` may stage what it saw; `follow` is called once after each optimiser step, on every follower of the module.
     """
 
+    def begin(self, samples: int) -> None:
+        """Make ready for a training on so many samples; few followers need to know.
+
+        Args:
+            samples: of the training data, whose `Views.index` runs from 0 to ``samples - 1``.
+        """
+
     def follow(self, progress: float) -> None:
         """Move.
 

@@ -1,7 +1,14 @@
 """A loss that compares in full precision, whatever the encoder computed in."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+
+def widen(x: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 stay."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class FullPrecision(nn.Module):
@@ -11,15 +18,15 @@ class FullPrecision(nn.Module):
     (https://github.com/facebookresearch/dino/issues/58 is one of several threads).
 
     Args:
-        criterion: maps tensors to a scalar.
+        criterion: a function or module that maps tensors to a scalar.
     """
 
-    def __init__(self, criterion: nn.Module) -> None:
+    def __init__(self, criterion: Callable[..., Tensor]) -> None:
         super().__init__()
         self.criterion = criterion
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """The criterion of `tensors`; what is a float among them is float32 or wider, labels stay what they are."""
-        wide = (t.to(torch.promote_types(t.dtype, torch.float32)) if t.is_floating_point() else t for t in tensors)
+        wide = (widen(t) if t.is_floating_point() else t for t in tensors)
         with torch.autocast(tensors[0].device.type, enabled=False):
             return self.criterion(*wide)

@@ -35,6 +35,7 @@ class Card:
         paper: where it comes from.
         views: global views that it needs of a sample.
         exports: whose encoder is kept, and it is a fact of the paper's code.
+        needs_tokens: it hides or drops single tokens, so it trains a `TokenEncoder` only.
     """
 
     family: Literal["generative", "contrastive", "predictive"]
@@ -45,6 +46,7 @@ class Card:
     paper: str
     views: int
     exports: Literal["student", "teacher"] = "student"
+    needs_tokens: bool = False
 
 
 class Training(TypedDict, total=False):
@@ -116,6 +118,8 @@ class PretextModule(pl.LightningModule):
             run.keep_channels_last(self)
         if self._data is not None:
             self._data.attach(self.views)
+            for follower in self._followers if stage == "fit" else ():
+                follower.begin(self._data.num_samples)
         else:
             rank_zero_info("Training on a plain DataLoader: fine for a trial, not exactly resumable. A DataModule is.")
 

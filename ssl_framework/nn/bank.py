@@ -1,0 +1,72 @@
+"""What was last said of every sample of the training data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_framework import keyed
+from ssl_framework.nn.distributed import gather
+from ssl_framework.nn.follower import Follower
+
+_STREAM = 1_000_023
+
+
+class MemoryBank(Follower):
+    """A moving unit vector of each sample: NPID, Wu et al., 2018, https://arxiv.org/abs/1805.01978, section 3.1.
+
+    It begins with random unit vectors. How many samples there are it learns from `begin`, or from the first batch.
+
+    Args:
+        dim: width of a vector.
+        momentum: of a vector; the official code takes 0.5.
+    """
+
+    def __init__(self, dim: int, momentum: float = 0.5) -> None:
+        super().__init__()
+        self.dim, self.momentum = dim, momentum
+        self.rows: Tensor
+        self.register_buffer("rows", torch.empty(0, dim))
+        self._staged: list[tuple[Tensor, Tensor]] = []
+
+    def begin(self, samples: int) -> None:
+        """Make room; what is there stays."""
+        if samples > len(self.rows):
+            index = torch.arange(len(self.rows), samples)
+            new = keyed.normal(keyed.mix(0, index), _STREAM, self.dim)  # the same on every process
+            self.rows = torch.cat([self.rows, F.normalize(new, dim=1).to(self.rows)])
+
+    def look_up(self, index: Tensor) -> Tensor:
+        """``(B,)`` samples of this process to their vectors ``(B, dim)``."""
+        if len(self.rows) == 0:
+            self.begin(int(gather(index).max()) + 1)
+        return self.rows[index]
+
+    def draw(self, key: Tensor, count: int) -> Tensor:
+        """``(count, dim)`` vectors of samples drawn with replacement, the same on all processes, from the keys of the batch."""
+        drawn = keyed.uniform(gather(key).sum()[None], _STREAM, count)[0]  # (count,)
+        return self.rows[(drawn * len(self.rows)).long()]
+
+    def stage(self, index: Tensor, z: Tensor) -> None:
+        """Remember unit vectors ``(B, dim)`` of samples until the optimiser has moved. In evaluation nothing is remembered."""
+        if self.training:
+            self._staged.append((gather(index), gather(z.detach())))
+
+    @torch.no_grad()
+    def follow(self, progress: float) -> None:
+        """Move the vectors of what was staged."""
+        for index, z in self._staged:
+            moved = self.momentum * self.rows[index] + (1 - self.momentum) * z.to(self.rows.dtype)
+            self.rows.index_copy_(0, index, F.normalize(moved, dim=1))
+        self._staged.clear()
+
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: Mapping[str, Any], prefix: str, *rest: Any
+    ) -> None:
+        """A bank takes the size of what is loaded."""
+        loaded = state_dict.get(f"{prefix}rows")
+        if isinstance(loaded, Tensor) and loaded.shape[1:] == self.rows.shape[1:]:
+            self.rows = self.rows.new_empty(loaded.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]

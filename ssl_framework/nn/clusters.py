@@ -1,0 +1,100 @@
+"""Clusters of all samples, found anew at the end of every pass over the data."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_framework.nn.bank import MemoryBank
+
+
+@dataclass
+class _Count:
+    """Samples seen since the beginning, and passes over the data that they made."""
+
+    seen: int = 0
+    passes: int = 0
+
+
+class Clusters(MemoryBank):
+    """Several clusterings of what was last said of every sample, by spherical k-means, each from other starting points.
+
+    DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882, appendix D; official code, main_deepclusterv2.py. When
+    as many samples were seen as there are, all are clustered anew. Until then, the label of a sample is its nearest centroid,
+    and these are random.
+
+    Args:
+        dim: width ``P`` of an embedding.
+        count: clusters ``K`` of each clustering.
+        clusterings: how many.
+        iterations: of k-means; 10 in the official code.
+    """
+
+    def __init__(self, dim: int, count: int, clusterings: int, iterations: int = 10) -> None:
+        super().__init__(dim, momentum=0.0)
+        if count < 2 or clusterings < 1:
+            raise ValueError(f"prototypes={count} in clusterings={clusterings}: give two clusters or more, in one or more.")
+        self.iterations = iterations
+        self.count = _Count()  # of the host: to read it from a GPU would make every step wait
+        self.centroids: Tensor
+        self.register_buffer("centroids", F.normalize(torch.randn(clusterings, count, dim), dim=-1))
+
+    def labels(self, index: Tensor, z: Tensor) -> Tensor:
+        """Clusters ``(clusterings, B)`` of samples: of what was said of them in the pass before, or now if there was none.
+
+        Args:
+            index: ``(B,)`` samples.
+            z: ``(B, P)`` unit vectors that the encoder says now.
+        """
+        remembered = self.look_up(index)
+        said = remembered if self.count.passes else z.detach().to(self.rows.dtype)  # (B, P)
+        return torch.einsum("bp,ckp->cbk", said, self.centroids).argmax(dim=-1)
+
+    @torch.no_grad()
+    def follow(self, progress: float) -> None:
+        """Take in what was staged, and cluster if that ends a pass."""
+        new = sum(len(index) for index, _ in self._staged)
+        super().follow(progress)
+        self.count.seen += new
+        if new and self.count.seen >= len(self.rows) * (self.count.passes + 1):
+            self.count.passes += 1
+            for c in range(len(self.centroids)):
+                self.centroids[c] = spherical_k_means(self.rows, self._starts(c), self.iterations)
+
+    def get_extra_state(self) -> dict[str, int]:
+        """What a checkpoint keeps besides tensors."""
+        return asdict(self.count)
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Go on from a checkpoint."""
+        self.count = _Count(**state)
+
+    def _starts(self, clustering: int) -> Tensor:
+        """Samples that a clustering begins with: others in each, and in each pass; the same on every process."""
+        generator = torch.Generator().manual_seed(1000 * self.count.passes + clustering)
+        count = self.centroids.shape[1]
+        chosen = torch.randperm(len(self.rows), generator=generator)[:count]
+        if len(chosen) < count:  # fewer samples than clusters: some begin at the same place
+            chosen = chosen.repeat(-(-count // len(chosen)))[:count]
+        return self.rows[chosen.to(self.rows.device)]
+
+
+def spherical_k_means(rows: Tensor, starts: Tensor, iterations: int) -> Tensor:
+    """Centroids of unit vectors by cosine; one that no sample is nearest to stays where it is.
+
+    Args:
+        rows: ``(N, P)`` unit vectors.
+        starts: ``(K, P)``.
+        iterations: of assigning and averaging.
+
+    Returns:
+        ``(K, P)`` unit vectors.
+    """
+    centroids = starts.clone()
+    for _ in range(iterations):
+        nearest = torch.cat([(part @ centroids.T).argmax(dim=1) for part in rows.split(8192)])  # (N,)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+        filled = torch.bincount(nearest, minlength=len(centroids))[:, None] > 0
+        centroids = torch.where(filled, F.normalize(sums, dim=1), centroids)
+    return centroids
