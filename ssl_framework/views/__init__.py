@@ -2,6 +2,16 @@
 
 from ssl_framework.views.draw import ImageDraw, ViewSpec
 from ssl_framework.views.image import ImageViews
-from ssl_framework.views.recipes import affine, multi_crop, one_crop, two_crops, two_crops_asymmetric
+from ssl_framework.views.recipes import affine, multi_crop, one_crop, strong_and_weak, two_crops, two_crops_asymmetric
 
-__all__ = ["ImageDraw", "ImageViews", "ViewSpec", "affine", "multi_crop", "one_crop", "two_crops", "two_crops_asymmetric"]
+__all__ = [
+    "ImageDraw",
+    "ImageViews",
+    "ViewSpec",
+    "affine",
+    "multi_crop",
+    "one_crop",
+    "strong_and_weak",
+    "two_crops",
+    "two_crops_asymmetric",
+]

@@ -95,6 +95,37 @@ def two_crops_asymmetric(
     return ImageViews(views, size, mean, std, seed=seed)
 
 
+def strong_and_weak(
+    size: Size,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int = 0,
+    *,
+    crop_scale: Sequence[float] = (0.2, 1.0),
+    crop_ratio: Sequence[float] = (0.75, 1.3333333333333333),
+    flip: float = 0.5,
+    strength: float = 1.0,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    hue: float = 0.1,
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: float = 0.5,
+    blur_sigma: Sequence[float] = (0.1, 2.0),
+    blur_kernel: float = 0.1,
+) -> ImageViews:
+    """A view with its colours changed, and one that is only cropped and flipped, for the teacher.
+
+    Zheng et al., 2021, https://arxiv.org/abs/2107.09282, section 3.3: ReSSL's teacher sees weak views alone.
+    """
+    jitter = (strength * brightness, strength * contrast, strength * saturation, strength * hue)
+    shared = _coloured(crop_ratio, flip, jitter, jitter_p, grey_p, blur_sigma, blur_kernel, solarize_threshold=0.5)
+    strong = replace(shared, crop_scale=_range(crop_scale), blur_p=blur_p)
+    weak = ViewSpec(crop=True, crop_scale=_range(crop_scale), crop_ratio=_range(crop_ratio), flip=flip)
+    return ImageViews([strong, weak], size, mean, std, seed=seed)
+
+
 def multi_crop(
     size: Size,
     mean: Sequence[float],

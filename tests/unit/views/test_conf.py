@@ -15,7 +15,28 @@ from ssl_framework.types import Batch
 CONF = Path(__file__).parents[3] / "conf" / "views"
 FILES = sorted(CONF.glob("*.yaml"))
 FILLED = {"size": None, "mean": None, "std": None, "seed": "${seed}"}
-OVERRIDES = {"affine_one": {"views": 1}}
+OVERRIDES = {
+    "affine_one": {"views": 1},
+    "two_crops_weak": {"crop_scale": [0.2, 1.0], "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "multi_crop_swav": {
+        "local_crops": 6,
+        "global_scale": [0.14, 1.0],
+        "local_scale": [0.05, 0.14],
+        "brightness": 0.8,
+        "contrast": 0.8,
+        "saturation": 0.8,
+        "hue": 0.2,
+        "blur_p": [0.5, 0.5, 0.5],
+        "solarize_p": [0.0, 0.0, 0.0],
+    },
+    "multi_crop_lejepa": {
+        "local_crops": 6,
+        "global_scale": [0.3, 1.0],
+        "local_scale": [0.05, 0.3],
+        "blur_p": [0.5, 0.5, 0.5],
+        "solarize_p": [0.2, 0.2, 0.2],
+    },
+}
 
 
 def plain(value: object) -> object:
@@ -27,7 +48,11 @@ def test_the_group_is_complete():
         "one_crop",
         "two_crops",
         "two_crops_asymmetric",
+        "two_crops_weak",
+        "strong_and_weak",
         "multi_crop",
+        "multi_crop_swav",
+        "multi_crop_lejepa",
         "affine",
         "affine_one",
     }
