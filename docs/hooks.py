@@ -136,13 +136,14 @@ def task_index() -> str:
         "[The design](../../explanation/design.md#the-taxonomy) says where the three families come from; "
         "`ssl-framework tasks` prints this table.",
         "",
-        "| task | family | group | target | what prevents collapse |",
-        "|---|---|---|---|---|",
+        "| task | family | group | target | what prevents collapse | needs tokens | judged by | paper |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for path in pretext_files():
         cls = task_class(path)
         card = cls.card
         row = [f"[{cls.__name__}]({path.stem}.md)", card.family, card.group, card.target, card.prevents_collapse]
+        row += ["yes" if card.needs_tokens else "", card.judged_by, f"<{card.paper}>"]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join([*lines, "", "Yours is missing? [Write it](../../own-pretext-task.md)."])
 
@@ -159,6 +160,7 @@ def task_page(path: Path) -> str:
         "Judged by": card.judged_by,
         "Paper": f"<{card.paper}>",
         "Views of a sample": str(card.views),
+        "Needs tokens": "yes: a vision transformer" if card.needs_tokens else "",
         "Encoder that is kept": f"the {card.exports}'s",
         "Selects": ", ".join(f"`{group}={choice}`" for group, choice in overridden(path).items()),
     }

@@ -41,18 +41,29 @@ def task_class(task: str) -> type[PretextModule]:
     return target(pretext_yaml(task)["pretext"])
 
 
-def small(task: str, *, seed: int = 0, optimizer: OptimizerSpec | None = None, **training: Any) -> PretextModule:
-    """The task as its YAML has it, with narrow heads on a micro encoder for 8x8 digits."""
-    config = pretext_yaml(task)
-    numbers = {name: value for name, value in config["pretext"].items() if name != "_target_"}
+def narrow(task: str) -> dict[str, Any]:
+    """The numbers of the task's YAML, with heads, queues and prototypes that a test has time for."""
+    numbers = {name: value for name, value in pretext_yaml(task)["pretext"].items() if name != "_target_"}
     for name, value in numbers.items():
         if name.endswith("_dim"):
             numbers[name] = min(value, 32)
         elif name.endswith(("_depth", "_heads")):
             numbers[name] = 1 if name.endswith("_depth") else 2
+        elif name in {"prototypes", "queue_size", "directions", "permutations", "negatives"}:
+            numbers[name] = min(value, 64)
+    if "whitening_size" in numbers:  # whose samples span the projection
+        numbers |= {"projection_dim": 4, "whitening_size": 8}
+    return numbers
+
+
+def small(
+    task: str, *, seed: int = 0, optimizer: OptimizerSpec | None = None, encoder: Any = None, **training: Any
+) -> PretextModule:
+    """The task as its YAML has it, with narrow heads on a micro encoder for 8x8 digits, or on another that is no ViT."""
+    config, numbers = pretext_yaml(task), narrow(task)
     torch.manual_seed(seed)
     overrides = {key: str(choice) for entry in config["defaults"] for key, choice in entry.items()}
-    encoder: Any = resnet_micro(in_chans=1, img_size=8)
+    encoder = resnet_micro(in_chans=1, img_size=8) if encoder is None else encoder
     if "vit" in overrides.get("override /encoder", ""):
         encoder = vit_micro(in_chans=1, img_size=8, patch_size=2).cut(4)
     cls = target(config["pretext"])
@@ -121,10 +132,43 @@ class LinearEncoder(nn.Module):
         return self
 
 
+class MapEncoder(nn.Module):
+    """A small map of any input, without BatchNorm: for tasks that cut inputs or look at places."""
+
+    num_layers = 1
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.conv = nn.Conv2d(1, embed_dim, 2, stride=2)
+
+    def forward(self, x: Tensor, *, layers: Any = ()) -> Encoding:
+        maps = self.conv(x).tanh()
+        tokens = maps.flatten(2).transpose(1, 2)
+        return Encoding(tokens.mean(1), tokens, tuple(maps.shape[2:]))
+
+    def cut(self, k: int) -> "MapEncoder":
+        assert k == 0
+        return self
+
+
 def views_of(crops: Tensor, seed: int = 0) -> Views:
     """``(V, B, ...)`` crops as `Views` of samples 0 to B - 1."""
     index = torch.arange(crops.shape[1])
     return Views(crops, index=index, key=keyed.mix(seed, 0, index))
+
+
+def crops(views: int = 2, batch: int = 5, seed: int = 0) -> Tensor:
+    """``(V, B, 1, 4, 4)`` noise in float64, for formulas."""
+    return torch.randn(views, batch, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(task: Any) -> Any:
+    """The task with a teacher that is no longer its student."""
+    with torch.no_grad():
+        for parameter in task.teacher.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return task
 
 
 class AllReduce(torch.autograd.Function):

@@ -19,10 +19,13 @@ def run(settings: Settings) -> dict[str, Any]:  # noqa: ARG001  (every verb take
         ``tasks``: for each name, the card's fields.
     """
     found = cards()
-    lines = [("pretext=", "family", "group", "target", "what prevents collapse")]
-    lines += [(name, c.family, c.group, c.target, c.prevents_collapse) for name, c in found.items()]
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    say(*["  ".join([*(cell.ljust(w) for cell, w in zip(line[:4], widths, strict=True)), line[4]]) for line in lines])
+    lines = [("pretext=", "family", "group", "tokens", "judged by", "target", "what prevents collapse", "paper")]
+    lines += [
+        (name, c.family, c.group, "yes" if c.needs_tokens else "", c.judged_by, c.target, c.prevents_collapse, c.paper)
+        for name, c in found.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    say(*["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines])
     return {"tasks": {name: vars(card) for name, card in found.items()}}
 
 

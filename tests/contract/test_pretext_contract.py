@@ -18,7 +18,7 @@ from ssl_framework.nn import Follower
 from ssl_framework.optim import adamw
 from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Step
-from support import TASKS, accepts, digits_data, fit, in_a_child, pretext_yaml, small, some_views, task_class
+from support import TASKS, MapEncoder, accepts, digits_data, fit, in_a_child, pretext_yaml, small, some_views, task_class
 
 every_task = pytest.mark.parametrize("task", TASKS)
 
@@ -75,6 +75,7 @@ def test_loss_is_a_finite_scalar(task: str):
 @every_task
 def test_gradients_reach_the_encoder_and_everything_trainable_and_no_teacher(task: str):
     module = small(task)
+    module.progress = 0.5  # past the warm-up, in which some prototypes stand still
     module(some_views(task)).loss.backward()
     without = [name for name, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     # a bias before a BatchNorm has no gradient but rounding
@@ -116,6 +117,7 @@ def test_state_goes_round(task: str, tmp_path: Path):
     fit(module, digits_data(), 3, tmp_path)
     other = small(task, seed=1).to(memory_format=torch.channels_last)  # another layout sums in another order
     other.load_state_dict(copy.deepcopy(module.state_dict()), strict=True)
+    other.progress = module.progress  # the Trainer knows it
     views = some_views(task)
     assert torch.equal(module.eval()(views).loss, other.eval()(views).loss)
 
@@ -145,6 +147,17 @@ def test_nothing_that_changes_is_left_out_of_the_state(task: str, tmp_path: Path
     fit(module, digits_data(), 3, tmp_path)
     after = attributes(module)
     assert {name for name in before if before[name] != after.get(name)} == set()
+
+
+@every_task
+def test_the_card_says_whether_tokens_are_needed(task: str):
+    cls = task_class(task)
+    numbers = {name: value for name, value in pretext_yaml(task)["pretext"].items() if name != "_target_"}
+    if not cls.card.needs_tokens:
+        small(task, encoder=MapEncoder(6))
+        return
+    with pytest.raises(ValueError, match="take a vision transformer, encoder=vit_micro, vit_tiny or vit_small"):
+        cls(MapEncoder(6), **numbers)
 
 
 class Kill(pl.Callback):

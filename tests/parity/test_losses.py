@@ -12,7 +12,7 @@ from ssl_framework.encoders import vit_micro
 from ssl_framework.nn import random_mask
 from ssl_framework.pretext import BYOL, MAE, Rotation, SimCLR
 from ssl_framework.pretext.generative.mae import masked_error
-from support import LinearEncoder, views_of
+from support import LinearEncoder, crops, views_of
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
@@ -24,10 +24,6 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
         s = [cosine_similarity(z[i], z[k], dim=0) / temperature for k in range(2 * n)]
         total = total - (s[j].exp() / sum(s[k].exp() for k in range(2 * n) if k != i)).log()
     return total / (2 * n)
-
-
-def crops(views: int = 2, batch: int = 5, seed: int = 0) -> Tensor:
-    return torch.randn(views, batch, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])

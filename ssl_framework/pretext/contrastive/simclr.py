@@ -5,7 +5,7 @@ from typing import Unpack
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 
-from ssl_framework.nn import FullPrecision
+from ssl_framework.nn import FullPrecision, compare_crops, encode_crops
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -48,6 +48,7 @@ class SimCLR(PretextModule):
 
     def forward(self, views: Views) -> Step:
         """Both views in one forward, as the official code does, so BatchNorm sees them together."""
-        h = self.encoder(views.global_crops[:2].flatten(0, 1)).pooled  # (2 * B, D)
-        z = self.projector(h)  # (2 * B, P)
-        return Step(self.criterion(*z.chunk(2)), embedding=h, projection=z)
+        h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
+        z = self.projector(h.flatten(0, 1))  # (V * B, P)
+        loss = compare_crops(self.criterion, z.unflatten(0, h.shape[:2]))
+        return Step(loss, embedding=h.flatten(0, 1), projection=z)

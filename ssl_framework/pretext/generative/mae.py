@@ -4,7 +4,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from ssl_framework.nn import TokenDecoder, random_mask
+from ssl_framework.nn import TokenDecoder, normalized_patches, random_mask
 from ssl_framework.pretext.base import Card, PretextModule, Training, require_tokens
 from ssl_framework.types import Encoder, Step, Views
 
@@ -32,6 +32,7 @@ class MAE(PretextModule):
         judged_by="fine-tuning",
         paper="https://arxiv.org/abs/2111.06377",
         views=1,
+        needs_tokens=True,
     )
 
     def __init__(
@@ -63,10 +64,7 @@ class MAE(PretextModule):
 
     def _target(self, x: Tensor) -> Tensor:
         patches = self.encoder.patchify(x)  # (B, N, P)
-        if not self.normalize_target:
-            return patches
-        mean, var = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
-        return (patches - mean) / (var + 1e-6).sqrt()
+        return normalized_patches(patches) if self.normalize_target else patches
 
 
 def masked_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

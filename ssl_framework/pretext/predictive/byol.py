@@ -2,11 +2,10 @@
 
 from typing import Unpack
 
-import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 
-from ssl_framework.nn import Branch, FullPrecision, Teacher
+from ssl_framework.nn import Branch, FullPrecision, Teacher, compare_crops, each, encode_crops
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -50,11 +49,10 @@ class BYOL(PretextModule):
 
     def forward(self, views: Views) -> Step:
         """Each view goes through by itself, so that BatchNorm does not mix them (official code, byol_experiment.py)."""
-        first, second = views.global_crops[:2]  # (B, ...) each
-        h1, h2 = self.encoder(first).pooled, self.encoder(second).pooled  # (B, D)
-        z1, z2 = self.projector(h1), self.projector(h2)  # (B, P)
-        t1, t2 = self.teacher(first), self.teacher(second)  # (B, P), no gradient
+        h = encode_crops(self.encoder, views)  # (V, B, D)
+        z = each(self.projector, h)  # (V, B, P)
+        t = each(self.teacher, views.global_crops[:2])  # (2, B, P), no gradient
 
         # 2 - 2 cos(prediction, target), summed over both directions (equations 2 and 3)
-        loss = 4 + 2 * self.criterion(self.predictor(z1), t2) + 2 * self.criterion(self.predictor(z2), t1)
-        return Step(loss, embedding=torch.cat([h1, h2]), projection=torch.cat([z1, z2]))
+        loss = 4 + 4 * compare_crops(self.criterion, each(self.predictor, z), t)
+        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))

@@ -1,0 +1,96 @@
+"""MSN: Assran et al., 2022, https://arxiv.org/abs/2204.07141."""
+
+from typing import Unpack
+
+import torch
+from lightly.models.modules.heads import MSNProjectionHead
+from torch import Tensor
+
+from ssl_framework.nn import (
+    Branch,
+    Prototypes,
+    Teacher,
+    cross_entropy,
+    mean_over_processes,
+    random_mask,
+    sinkhorn,
+    widen,
+)
+from ssl_framework.pretext.base import Card, PretextModule, Training, require_tokens
+from ssl_framework.types import Encoder, Step, Views
+
+
+class MSN(PretextModule):
+    """A view with tokens missing belongs to the same prototypes as the whole other view, and all prototypes are used.
+
+    Assran et al., 2022, https://arxiv.org/abs/2204.07141
+
+    Args:
+        encoder: a `TokenEncoder`.
+        mask_ratio: share of tokens dropped from the anchor; 0.15 for ViT-S (appendix C, table 8).
+        hidden_dim: of the projector; 2048 (official code, configs/pretrain).
+        projection_dim: where samples meet prototypes; 256 (official code).
+        prototypes: 1024 (section 4).
+        momentum: of the teacher at the start, rising to 1; 0.996 (appendix C).
+        temperature: of the anchor's scores; 0.1 (appendix C).
+        sharpness: temperature of the target's scores, as a share of `temperature`; 0.25 (appendix C).
+        entropy: weight of the mean entropy that keeps all prototypes in use; 1 (appendix C).
+        training: see `PretextModule`.
+    """
+
+    card = Card(
+        family="predictive",
+        group="self-distillation",
+        target="the teacher's prototypes of the whole other view",
+        prevents_collapse="entropy of the mean assignment, and equal shares of prototypes",
+        judged_by="linear probe",
+        paper="https://arxiv.org/abs/2204.07141",
+        views=2,
+        exports="teacher",
+        needs_tokens=True,
+    )
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        mask_ratio: float = 0.15,
+        hidden_dim: int = 2048,
+        projection_dim: int = 256,
+        prototypes: int = 1024,
+        momentum: float = 0.996,
+        temperature: float = 0.1,
+        sharpness: float = 0.25,
+        entropy: float = 1.0,
+        **training: Unpack[Training],
+    ) -> None:
+        require_tokens(encoder, "MSN")
+        super().__init__(encoder, **training)
+        self.mask_ratio, self.temperature, self.sharpness, self.entropy = mask_ratio, temperature, sharpness, entropy
+        self.projector = MSNProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
+        self.prototypes = Prototypes(projection_dim, prototypes)
+        self.teacher = Teacher(Branch(self.encoder, self.projector), momentum)
+
+    def forward(self, views: Views) -> Step:
+        """The second view is the anchor, and local crops are further ones, without dropped tokens (section 3)."""
+        first, second = views.global_crops[:2]  # (B, ...) each
+        keep, _ = random_mask(views.key, self.encoder.num_tokens, self.mask_ratio)  # (B, K)
+        locals_ = () if views.local_crops is None else views.local_crops
+        h = [self.encoder(second, keep=keep).pooled, *(self.encoder(crop).pooled for crop in locals_)]
+        z = [self.projector(pooled) for pooled in h]  # (B, P) each
+        scores = widen(torch.stack([self.prototypes(anchor) for anchor in z])) / self.temperature  # (1 + L, B, K)
+
+        with torch.no_grad():
+            likes = widen(self.prototypes(self.teacher(first)))  # (B, K), no gradient
+            sharp = (likes / (self.temperature * self.sharpness)).log_softmax(dim=-1)
+            target = sinkhorn(sharp, epsilon=1.0)  # of sharpened probabilities (official code, src/losses.py)
+        prediction = torch.stack([cross_entropy(anchor, target) for anchor in scores]).mean()
+        spread = negative_entropy(scores.softmax(dim=-1))
+        loss = prediction + self.entropy * spread  # equation 1
+        logs = {"prediction": prediction.detach(), "spread": spread.detach()}
+        return Step(loss, embedding=torch.cat(h), projection=torch.cat(z), logs=logs)
+
+
+def negative_entropy(probabilities: Tensor) -> Tensor:
+    """Of the mean over all anchors of all processes: ``(A, B, K)`` to ``()``."""
+    mean = mean_over_processes(probabilities.flatten(0, -2).mean(dim=0))
+    return (mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum()

@@ -1,0 +1,61 @@
+"""Relative location: Doersch et al., 2015, https://arxiv.org/abs/1505.05192."""
+
+from typing import Unpack
+
+import torch
+from torch import nn
+
+from ssl_framework import keyed
+from ssl_framework.nn import FullPrecision, require_key, tiles
+from ssl_framework.pretext.base import Card, PretextModule, Training
+from ssl_framework.types import Encoder, Step, Views
+
+_STREAM = 1_000_019
+_NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the tile in the middle
+
+
+class RelativeLocation(PretextModule):
+    """Of two tiles of a picture, one of them from the middle: where is the other?
+
+    Doersch et al., 2015, https://arxiv.org/abs/1505.05192. A gap and a random shift part the tiles, so that no
+    edge that goes on gives the answer away (section 3.1).
+
+    Args:
+        encoder: any.
+        hidden_dim: of the classifier; 4096 in the paper (section 3).
+        gap: share of a cell's side that is cut off at each end, at random places; the paper leaves half a tile between two
+            (section 3.1), which small images have no room for.
+        training: see `PretextModule`.
+    """
+
+    card = Card(
+        family="predictive",
+        group="pretext label",
+        target="which of eight places",
+        prevents_collapse="nothing to prevent: the label is fixed",
+        judged_by="linear probe",
+        paper="https://arxiv.org/abs/1505.05192",
+        views=1,
+    )
+
+    def __init__(self, encoder: Encoder, hidden_dim: int = 4096, gap: float = 0.125, **training: Unpack[Training]) -> None:
+        super().__init__(encoder, **training)
+        self.gap = gap
+        self.head = nn.Sequential(
+            nn.Linear(2 * encoder.embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, len(_NEIGHBOURS))
+        )
+        self.criterion = FullPrecision(nn.CrossEntropyLoss())
+
+    def forward(self, views: Views) -> Step:
+        """One neighbour of each sample, drawn from its key."""
+        x = views.global_crops[0]  # (B, C, H, W)
+        key = require_key(views.key, "Neighbours")
+        pieces = tiles(x, 3, self.gap, key)  # (B, 9, C, h, w)
+        label = (keyed.uniform(key, _STREAM, 1)[:, 0] * len(_NEIGHBOURS)).long()  # (B,)
+        place = torch.tensor(_NEIGHBOURS, device=x.device)[label]
+        middle, other = pieces[:, 4], pieces[torch.arange(len(x), device=x.device), place]
+
+        h = self.encoder(torch.cat([middle, other])).pooled  # (2 * B, D)
+        logits = self.head(torch.cat(h.chunk(2), dim=1))  # (B, 8)
+        accuracy = (logits.argmax(1) == label).float().mean()
+        return Step(self.criterion(logits, label), embedding=h, logs={"accuracy": accuracy})

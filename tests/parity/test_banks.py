@@ -1,0 +1,144 @@
+"""Tasks that remember every sample, beside their papers' formulas, written naively in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import log_softmax, normalize
+
+from ssl_framework import keyed
+from ssl_framework.nn import Clusters, MemoryBank, spherical_k_means
+from ssl_framework.pretext import NPID, PIRL, DeepClusterV2
+from support import LinearEncoder, MapEncoder, crops, views_of
+
+
+def test_npid():
+    torch.manual_seed(0)
+    task = NPID(LinearEncoder(16, 6), projection_dim=4, negatives=7, temperature=0.5).double()
+    x = torch.randn(1, 5, 1, 4, 4, dtype=torch.float64)
+    views = views_of(x)
+    task.bank.begin(20)
+    z = normalize(task.projector(task.encoder(x[0]).pooled), dim=1)
+    drawn = task.bank.draw(views.key, 7)
+    constant = 20 * (z @ drawn.T / 0.5).exp().mean()  # section 3.2: N / m times the sum over negatives, the mean over samples
+    for step in range(2):
+        total = 0.0
+        for i in range(5):
+
+            def h(score: torch.Tensor) -> torch.Tensor:
+                p = score.exp() / constant
+                return p / (p + 7 / 20)  # equation 6
+
+            total -= h(z[i] @ task.bank.rows[i] / 0.5).log().item()
+            total -= sum((1 - h(z[i] @ other / 0.5)).log().item() for other in drawn)  # equation 7
+        assert task(views).loss.item() == pytest.approx(total / 5, rel=1e-9), step
+        task.constant.follow(0.0)  # what the second step sees is the constant of the first
+        task.constant._staged.clear()
+
+
+def test_pirl():
+    torch.manual_seed(0)
+    task = PIRL(MapEncoder(6), projection_dim=4, negatives=7, temperature=0.5, transformed=0.3).double()
+    x = torch.randn(1, 5, 1, 6, 6, dtype=torch.float64)
+    views = views_of(x)
+    assert views.key is not None
+    task.bank.begin(20)
+    order = keyed.uniform(views.key, 1_000_027, 9).argsort(dim=1)
+    others = task.bank.draw(views.key, 7)
+    total = 0.0
+    for b in range(5):
+        tile = [x[0, b, :, 2 * (i // 3) : 2 * (i // 3) + 2, 2 * (i % 3) : 2 * (i % 3) + 2] for i in order[b].tolist()]
+        parts = torch.cat([task.tile_projector(task.encoder(t[None]).pooled)[0] for t in tile])
+        vectors = {0.3: task.joint_projector(parts), 0.7: task.projector(task.encoder(x[0, b : b + 1]).pooled)[0]}
+        for weight, v in vectors.items():
+            scores = torch.stack([normalize(v, dim=0) @ other / 0.5 for other in (task.bank.rows[b], *others)])
+            p = scores.softmax(0)  # equation 3
+            total -= weight * (p[0].log() + (1 - p[1:]).log().sum()).item()  # equation 4
+    assert task(views).loss.item() == pytest.approx(total / 5, rel=1e-9)
+
+
+def test_a_bank_remembers_each_sample_by_a_moving_unit_vector():
+    bank, index = MemoryBank(3, momentum=0.5).double(), torch.tensor([4, 1])
+    bank.begin(6)
+    before, z = bank.rows.clone(), normalize(torch.randn(2, 3, dtype=torch.float64), dim=1)
+    bank.stage(index, z)
+    assert torch.equal(bank.rows, before)
+    bank.follow(0.0)
+    torch.testing.assert_close(bank.rows[index], normalize(0.5 * before[index] + 0.5 * z, dim=1))
+    rest = [0, 2, 3, 5]
+    assert torch.equal(bank.rows[rest], before[rest])
+    torch.testing.assert_close(bank.rows.norm(dim=1), torch.ones(6, dtype=torch.float64))
+
+
+def test_a_bank_takes_the_size_of_the_data_or_of_what_is_loaded():
+    bank = MemoryBank(3)
+    assert bank.look_up(torch.tensor([2, 0])).shape == (2, 3)
+    first = bank.rows.clone()
+    bank.begin(10)
+    assert torch.equal(bank.rows[:3], first)
+    other = MemoryBank(3)
+    other.load_state_dict(bank.state_dict())
+    assert torch.equal(other.rows, bank.rows)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        MemoryBank(4).load_state_dict(bank.state_dict())
+
+
+def test_an_even_choice_costs_what_the_noise_says():
+    """All scores are alike: every sample has the probability 1 / N, and h is 1 / (1 + m)."""
+    task = NPID(LinearEncoder(16, 6), projection_dim=4, negatives=7).double()
+    task.bank.begin(20)
+    task.bank.rows[:] = normalize(torch.ones(4, dtype=torch.float64), dim=0)
+    expected = -math.log(1 / 8) - 7 * math.log(7 / 8)
+    assert task(views_of(torch.randn(1, 1, 1, 4, 4).double())).loss.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_deepcluster_v2():
+    torch.manual_seed(0)
+    task = DeepClusterV2(LinearEncoder(16, 6), 8, 4, prototypes=5, clusterings=2, temperature=0.2).double()
+    task.clusters.begin(5)
+    for step in range(2):
+        x = crops(seed=step)
+        z = normalize(task.projector(task.encoder(x.flatten(0, 1)).pooled), dim=1).view(2, 5, 4)
+        said = z[0] if step == 0 else task.clusters.rows
+        total = 0.0
+        for c in range(2):
+            centroids = task.clusters.centroids[c]
+            for b in range(5):
+                label = int((centroids @ said[b]).argmax())
+                total -= sum(log_softmax(centroids @ z[v, b] / 0.2, 0)[label].item() for v in range(2))
+        assert task(views_of(x)).loss.item() == pytest.approx(total / 20, rel=1e-9)
+        task.clusters.follow(0.0)
+        assert task.clusters.count.passes == step + 1
+
+
+def test_clusters_are_found_at_the_end_of_a_pass():
+    torch.manual_seed(0)
+    planted = torch.eye(4)[:3]
+    rows = normalize(planted.repeat_interleave(10, 0) + 0.05 * torch.randn(30, 4), dim=1)
+    clusters = Clusters(4, 3, 2)
+    clusters.begin(30)
+    before = clusters.centroids.clone()
+    clusters.stage(torch.arange(20), rows[:20])
+    clusters.follow(0.0)
+    assert torch.equal(clusters.centroids, before)
+    clusters.stage(torch.arange(20, 30), rows[20:])
+    clusters.follow(0.0)
+    assert not torch.equal(clusters.centroids, before)
+    assert not torch.equal(clusters._starts(0), clusters._starts(1))
+    torch.testing.assert_close(clusters.rows, rows)
+    found = clusters.labels(torch.arange(30), torch.zeros(30, 4))
+    assert all(len(set(row[start : start + 10].tolist())) == 1 for row in found for start in (0, 10, 20))
+
+
+def test_k_means_agrees_with_its_loop():
+    torch.manual_seed(1)
+    rows, starts = (normalize(torch.randn(n, 3, dtype=torch.float64), dim=1) for n in (40, 4))
+    starts[3] = -rows.mean(0)  # far from all: perhaps nobody's
+    expected = starts.clone()
+    for _ in range(3):
+        nearest = [int((expected @ row).argmax()) for row in rows]
+        for k in range(4):
+            mine = [row for row, which in zip(rows, nearest, strict=True) if which == k]
+            if mine:
+                expected[k] = normalize(torch.stack(mine).sum(0), dim=0)
+    torch.testing.assert_close(spherical_k_means(rows, starts, 3), expected)
