@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 
@@ -12,6 +14,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for name, value in report.user_properties if report.when == "call" else ():
                 if name == "golden":  # how a curve was compared; properties travel from the workers
                     terminalreporter.write_line(f"golden curve {value}")
+
+
+@pytest.fixture(autouse=True)
+def _lightning_speaks() -> None:
+    """The commands quiet its loggers for the whole process, and the next test may listen to them."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -56,6 +56,12 @@ def narrow(task: str) -> dict[str, Any]:
     return numbers
 
 
+def light(task: str) -> list[str]:
+    """What `narrow` says, as words of the command line."""
+    whole = pretext_yaml(task)["pretext"]
+    return [f"pretext.{name}={value}" for name, value in narrow(task).items() if value != whole[name]]
+
+
 def small(
     task: str, *, seed: int = 0, optimizer: OptimizerSpec | None = None, encoder: Any = None, **training: Any
 ) -> PretextModule:

@@ -153,7 +153,7 @@ def region_mask(key: Tensor | None, size: tuple[int, int], count: int, share: fl
 
 
 def target_blocks(
-    key: Tensor | None, grid: tuple[int, int], count: int, share: float, ratios: tuple[float, float]
+    key: Tensor | None, grid: tuple[int, ...], count: int, share: float, ratios: tuple[float, float]
 ) -> tuple[list[Tensor], Tensor]:
     """Rectangles to be predicted, and the tokens in none of them: I-JEPA's multi-block masking with sizes that do not change.
 
@@ -172,9 +172,11 @@ def target_blocks(
         Tokens of each block, ``count`` times ``(B, M_i)`` int64, and the context ``(B, K)`` int64, in random order.
 
     Raises:
-        ValueError: no key, numbers that are none, or blocks that leave no context.
+        ValueError: no key, a grid of other than two axes, numbers that are none, or blocks that leave no context.
     """
     key, n = require_key(key, "Blocks"), math.prod(grid)
+    if len(grid) != 2:
+        raise ValueError(f"Blocks are rectangles, and these tokens have a grid of {list(grid)}: take an encoder of images.")
     if count < 1 or not 0 < share < 1 or not 0 < ratios[0] <= ratios[1]:
         raise ValueError(f"{count} blocks of {share} of the tokens in proportions of {list(ratios)}: none can be drawn.")
     drawn = keyed.uniform(key, _STREAM, 2 * count + n)

@@ -98,8 +98,10 @@ def differences(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[s
     return wrong
 
 
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("world", "norm"),
+    [(2, "none"), (2, "global"), pytest.param(3, "none", marks=pytest.mark.slow), (3, "global")],
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_processes_train_as_one(task: str, norm: str, world: int):
     expected = train(build(task, norm), batches(task, world), average=False)

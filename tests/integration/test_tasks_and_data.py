@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from ssl_framework import cli
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.commands.explain import choices_in
-from support import narrow, pretext_yaml
+from support import light
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* cannot be read .* and is replaced")  # the broken image below, on purpose
 REAL = pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
@@ -42,9 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("task", choices_in("pretext"))
 @pytest.mark.parametrize("data", KINDS)
 def test_a_task_trains_and_its_encoder_can_be_measured(task: str, data: str, images: Path, tmp_path: Path) -> None:
-    whole = pretext_yaml(task)["pretext"]
-    light = [f"pretext.{name}={value}" for name, value in narrow(task).items() if value != whole[name]]
-    words = [f"data={data}", "data.batch_size=16", *light]
+    words = [f"data={data}", "data.batch_size=16", *light(task)]
     if task == "ijepa" and data == "digits":  # four blocks of a grid of 2 x 2 leave nothing to predict from
         words += ["encoder.patch_size=2"]
     if data == "folder":

@@ -57,6 +57,7 @@ class IJEPA(PretextModule):
         tokens = require_tokens(encoder, "IJEPA")
         super().__init__(encoder, **training)
         self.blocks, self.block_share, self.block_ratios = blocks, block_share, (block_ratio_low, block_ratio_high)
+        target_blocks(torch.zeros(1, dtype=torch.int64), tokens.grid, blocks, block_share, self.block_ratios)  # or say why not
         self.predictor = TokenPredictor(
             encoder.embed_dim, tokens.grid, dim=predictor_dim, depth=predictor_depth, num_heads=predictor_heads
         )
