@@ -76,13 +76,14 @@ def test_simmim_encoder_does_not_see_what_is_hidden():
     assert torch.equal(task.encoder(x[0], mask=mask).tokens, task.encoder(changed, mask=mask).tokens)
 
 
-def test_data2vec():
-    task, x = moved(made(Data2Vec, top_layers=2, beta=0.5)), crops()
+@pytest.mark.parametrize("top", [1, 2, 9])
+def test_data2vec(top: int):
+    task, x = moved(made(Data2Vec, top_layers=top, beta=0.5)), crops()
     views = views_of(x)
     mask = block_mask(views.key, (4, 4), 0.6, 2)
     predicted = task.head(task.encoder(x[0], mask=mask).tokens)
-    layers = task.teacher.module.encoder(x[0], layers=(0, 1)).layers
-    target = sum(layer_norm(layer, layer.shape[-1:]) for layer in layers) / 2
+    layers = task.teacher.module.encoder(x[0], layers=(0, 1)).layers[-top:]
+    target = sum(layer_norm(layer, layer.shape[-1:]) for layer in layers) / len(layers)
     total, count = 0.0, 0
     for error in (predicted - target)[mask].abs().flatten().tolist():
         total += error**2 / (2 * 0.5) if error <= 0.5 else error - 0.5 / 2  # equation 2
