@@ -104,7 +104,9 @@ def guard_convolutions(module: nn.Module) -> None:
 
 def _leave_bfloat16(convolution: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
     (x,) = inputs
-    small = any(side < reach for side, reach in zip(x.shape[2:], convolution.kernel_size, strict=False))  # pyright: ignore
+    kernel: tuple[int, ...] = convolution.kernel_size  # pyright: ignore[reportAssignmentType]
+    sides = x.shape[-len(kernel) :]  # also of an input without a batch
+    small = any(side < reach for side, reach in zip(sides, kernel, strict=True))
     if not small or x.device.type != "cpu" or not torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"):
         return None
     torch.set_autocast_enabled("cpu", False)

@@ -113,6 +113,14 @@ def test_guarded_convolutions_come_back_to_bfloat16_after_an_error_and_in_copies
     assert "left_bfloat16" not in vars(convolution)
 
 
+def test_a_guarded_convolution_takes_an_input_without_a_batch() -> None:
+    convolution = torch.nn.Conv2d(4, 4, 3, 2, padding=1)
+    machine.guard_convolutions(convolution)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution(torch.zeros(4, 1, 8)).dtype == torch.float32  # one row: smaller than the kernel
+        assert convolution(torch.zeros(4, 8, 8)).dtype == torch.bfloat16
+
+
 GB = 1 << 30
 
 

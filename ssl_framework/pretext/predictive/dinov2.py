@@ -91,7 +91,7 @@ class DINOv2(PretextModule):
     def forward(self, views: Views) -> Step:
         """The student sees masked global crops and whole local ones, the teacher whole global crops."""
         x = views.global_crops[:2].flatten(0, 1)  # (2 * B, ...)
-        mask = self._draw(views)  # (2 * B, N)
+        mask = torch.cat([varied_mask(views.key, self.encoder.grid, *self.mask, crop=crop) for crop in range(2)])  # (2 * B, N)
         seen = self.encoder(x, mask=mask)
         locals_ = [self.encoder(crop).pooled for crop in (() if views.local_crops is None else views.local_crops)]
         h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *(pooled[None] for pooled in locals_)])  # (V, B, D)
@@ -110,12 +110,6 @@ class DINOv2(PretextModule):
         logs = {"crops": crops.detach(), "tokens": tokens.detach(), "apart": apart.detach()}
         loss = crops + tokens + self.spread * apart
         return Step(loss, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs)
-
-    def _draw(self, views: Views) -> Tensor:
-        """Other tokens are hidden in each of the two crops: ``(2 * B, N)``."""
-        low, high, share, block = self.mask
-        both = [varied_mask(views.key, self.encoder.grid, low, high, share, block, crop=crop) for crop in range(2)]
-        return torch.cat(both)
 
 
 def kozachenko_leonenko(h: Tensor) -> Tensor:
