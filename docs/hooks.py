@@ -1,8 +1,8 @@
 """Pages that mkdocs makes from the code and the configuration, so that they cannot be out of date.
 
-A page for each pretext task (docstring, card, YAML, code), one for each configuration group and one with the verbs' own keys,
-one for each public package, and the changelog and the contributor's guide from the root. Nothing generated is written into
-``docs/``.
+A page for each pretext task (docstring, card, YAML, code), one of all recipes with what was published about them, one for each
+configuration group and one with the verbs' own keys, one for each public package, and the changelog and the contributor's guide
+from the root. Nothing generated is written into ``docs/``.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import griffe
+import recipes
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -58,7 +59,7 @@ GROUPS = {
     "task": "What phase 2 learns.",
     "freezing": "Which part of the encoder phase 2 changes.",
     "logger": "Where curves are written.",
-    "experiment": "A whole recipe by one name.",
+    "experiment": "A whole recipe by one name. [What was published about each](../recipes.md).",
     "debug": "A short look at everything.",
 }
 """What a group decides."""
@@ -87,6 +88,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     packages = [{f"ssl_framework.{name}": f"reference/api/{name}.md"} for name in PACKAGES]
     config.nav += [
         {"Pretext tasks": ["reference/tasks/index.md", *tasks]},
+        {"Recipes": "reference/recipes.md"},
         {"Configuration": ["reference/configuration/index.md", *groups]},
         {"Python": ["reference/api/index.md", *packages]},
         {"Project": [*(f"explanation/{page}.md" for page in EXPLAINED), "contributing.md", "changelog.md"]},
@@ -105,6 +107,7 @@ def pages() -> dict[str, str]:
     """Every generated page: its place in the site, and its Markdown."""
     made = {"reference/tasks/index.md": task_index(), "reference/configuration/index.md": configuration_index()}
     made |= {f"reference/tasks/{path.stem}.md": task_page(path) for path in pretext_files()}
+    made |= {"reference/recipes.md": recipes.page()}
     made |= {f"reference/configuration/{group}.md": group_page(group) for group in groups_on_disk()}
     made |= {"reference/api/index.md": api_index()}
     made |= {f"reference/api/{name}.md": api_page(name) for name in PACKAGES}
@@ -136,14 +139,14 @@ def task_index() -> str:
         "[The design](../../explanation/design.md#the-taxonomy) says where the three families come from; "
         "`ssl-framework tasks` prints this table.",
         "",
-        "| task | family | group | target | what prevents collapse | needs tokens | judged by | paper |",
+        "| task | family | group | target | what prevents collapse | needs | judged by | paper |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in pretext_files():
         cls = task_class(path)
         card = cls.card
         row = [f"[{cls.__name__}]({path.stem}.md)", card.family, card.group, card.target, card.prevents_collapse]
-        row += ["yes" if card.needs_tokens else "", card.judged_by, f"<{card.paper}>"]
+        row += [card.needs, card.judged_by, f"<{card.paper}>"]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join([*lines, "", "Yours is missing? [Write it](../../own-pretext-task.md)."])
 
@@ -161,6 +164,7 @@ def task_page(path: Path) -> str:
         "Paper": f"<{card.paper}>",
         "Views of a sample": str(card.views),
         "Needs tokens": "yes: a vision transformer" if card.needs_tokens else "",
+        "Needs colour": "yes: images of three channels" if card.needs_colour else "",
         "Encoder that is kept": f"the {card.exports}'s",
         "Selects": ", ".join(f"`{group}={choice}`" for group, choice in overridden(path).items()),
     }
@@ -263,14 +267,9 @@ def defaults_of(path: Path) -> dict[str, Any]:
 
 def heading(path: Path) -> str:
     """What a choice means: the comment that begins its file, or the first paragraph of its target's docstring."""
-    comment: list[str] = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if "@package" not in line:
-            comment.append(line.lstrip("# "))
+    comment, _ = recipes.header(path)
     if comment:
-        return f"{' '.join(comment).rstrip('.')}."
+        return f"{comment.rstrip('.')}."
     content: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
     return prose(imported(content["_target_"]))[0] if "_target_" in content else ""
 

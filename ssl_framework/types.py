@@ -127,7 +127,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class TokenEncoder(Encoder, Protocol):
-    """An encoder that can see some tokens only, or a mask token in place of others."""
+    """An encoder that can see some tokens only, a mask token in place of others, or of each token what is before it."""
 
     @property
     def num_tokens(self) -> int:
@@ -145,9 +145,18 @@ class TokenEncoder(Encoder, Protocol):
         ...
 
     def __call__(
-        self, x: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, layers: Sequence[int] = ()
+        self,
+        x: Tensor,
+        *,
+        keep: Tensor | None = None,
+        mask: Tensor | None = None,
+        prefix: Tensor | None = None,
+        layers: Sequence[int] = (),
     ) -> Encoding:
-        """Encode ``(B, C, H, W)``: only the tokens `keep` ``(B, K)``, or with the mask token where `mask` ``(B, N)`` is set."""
+        """Encode ``(B, C, H, W)``: only the tokens `keep` ``(B, K)``, or with the mask token where `mask` ``(B, N)`` is set.
+
+        With `prefix` ``(B,)`` that many tokens at the front see each other, and each later one only what is before it.
+        """
         ...
 
     def learn_mask_token(self) -> None:

@@ -9,20 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import yaml
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from ssl_framework import keyed, run
-from ssl_framework.data import DataModule, digits
+from ssl_framework.data import ArraySource, DataModule, digits
 from ssl_framework.encoders import resnet_micro, vit_micro
 from ssl_framework.optim import OptimizerSpec, adamw
 from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Batch, Encoding, Views
-from ssl_framework.views import affine
+from ssl_framework.views import ImageViews, affine
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TASKS = sorted(path.stem for path in (CONF / "pretext").glob("*.yaml"))
@@ -69,17 +71,35 @@ def small(
     config, numbers = pretext_yaml(task), narrow(task)
     torch.manual_seed(seed)
     overrides = {key: str(choice) for entry in config["defaults"] for key, choice in entry.items()}
-    encoder = resnet_micro(in_chans=1, img_size=8) if encoder is None else encoder
+    encoder = resnet_micro(in_chans=channels(task), img_size=8) if encoder is None else encoder
     if "vit" in overrides.get("override /encoder", ""):
-        encoder = vit_micro(in_chans=1, img_size=8, patch_size=2).cut(4)
-    cls = target(config["pretext"])
-    views = affine(size=(8, 8), mean=(0.3,), std=(0.37,), seed=seed, views=cls.card.views)
+        encoder = vit_micro(in_chans=channels(task), img_size=8, patch_size=2).cut(4)
+    cls, views = target(config["pretext"]), digit_views(task, seed)
     optimizer = optimizer or adamw(lr=1e-3, scale_lr="none")
     return cls(encoder, **numbers, views=views, optimizer=optimizer, seed=seed, **training)
 
 
-def digits_data(batch_size: int = 64, **options: Any) -> DataModule:
-    return digits(batch_size=batch_size, **options)
+def channels(task: str) -> int:
+    """Of the digits that the task can learn from."""
+    return 3 if task_class(task).card.needs_colour else 1
+
+
+def digit_views(task: str, seed: int) -> ImageViews:
+    mean, std = (0.3,) * channels(task), (0.37,) * channels(task)
+    return affine(size=(8, 8), mean=mean, std=std, seed=seed, views=task_class(task).card.views)
+
+
+def digits_data(task: str = "simclr", batch_size: int = 64, **options: Any) -> DataModule:
+    """Grey digits, or tinted ones for a task that needs colour."""
+    return (digits if channels(task) == 1 else tinted_digits)(batch_size=batch_size, **options)
+
+
+def tinted_digits(**options: Any) -> DataModule:
+    """The digits, each between two colours of its own: one of the paper and one of the ink."""
+    grey, targets = load_digits(return_X_y=True)
+    ink = np.asarray(grey).reshape(-1, 8, 8, 1) / 16
+    paint = keyed.uniform(torch.arange(len(ink)), 0, 6).numpy().reshape(-1, 2, 1, 1, 3)
+    return DataModule(ArraySource(ink * paint[:, 0] + (1 - ink) * paint[:, 1], np.asarray(targets)), name="tinted", **options)
 
 
 def fit(
@@ -94,9 +114,8 @@ def fit(
 
 def some_views(task: str, batch: int = 8, seed: int = 0) -> Views:
     """Fixed views of real digits for calling a task without a Trainer."""
-    images = digits_data().split("train").images(range(batch))
-    index = torch.arange(batch)
-    views = affine(size=(8, 8), mean=(0.3,), std=(0.37,), seed=seed, views=task_class(task).card.views)
+    images = digits_data(task).split("train").images(range(batch))
+    index, views = torch.arange(batch), digit_views(task, seed)
     return views.apply(Batch(images, None, index), views.draw(index, 0))
 
 
@@ -143,10 +162,10 @@ class MapEncoder(nn.Module):
 
     num_layers = 1
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(self, embed_dim: int, in_chans: int = 1) -> None:
         super().__init__()
         self.embed_dim = embed_dim
-        self.conv = nn.Conv2d(1, embed_dim, 2, stride=2)
+        self.conv = nn.Conv2d(in_chans, embed_dim, 2, stride=2)
 
     def forward(self, x: Tensor, *, layers: Any = ()) -> Encoding:
         maps = self.conv(x).tanh()

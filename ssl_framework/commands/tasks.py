@@ -19,10 +19,9 @@ def run(settings: Settings) -> dict[str, Any]:  # noqa: ARG001  (every verb take
         ``tasks``: for each name, the card's fields.
     """
     found = cards()
-    lines = [("pretext=", "family", "group", "tokens", "judged by", "target", "what prevents collapse", "paper")]
+    lines = [("pretext=", "family", "group", "needs", "judged by", "target", "what prevents collapse", "paper")]
     lines += [
-        (name, c.family, c.group, "yes" if c.needs_tokens else "", c.judged_by, c.target, c.prevents_collapse, c.paper)
-        for name, c in found.items()
+        (name, c.family, c.group, c.needs, c.judged_by, c.target, c.prevents_collapse, c.paper) for name, c in found.items()
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     say(*["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines])

@@ -68,7 +68,7 @@ def convnext_tiny(
 def vit_micro(
     in_chans: int = 3,
     img_size: int | Sequence[int] = 32,
-    patch_size: int = 4,
+    patch_size: int | None = None,
     drop_path: float = 0.0,
     pool: Literal["cls", "mean"] = "cls",
     pos_embed: Literal["learn", "sincos"] = "learn",
@@ -78,12 +78,14 @@ def vit_micro(
     Args:
         in_chans: channels of the images.
         img_size: height and width, one number or two; multiples of `patch_size`.
-        patch_size: side of a patch.
+        patch_size: side of a patch; None is 4, and less for images so small that fewer than 4 x 4 tokens were left: tasks that
+            hide tokens in blocks (I-JEPA) need that many.
         drop_path: rate of stochastic depth at the last block.
         pool: `pooled` is the class token, or the mean of the others, after the final norm.
         pos_embed: learned positions as timm initialises them, or "sincos": fixed, as in MAE.
     """
-    return _vit("vit_micro", 192, 6, 3, in_chans, img_size, patch_size, drop_path, pool, pos_embed)
+    patch = _patch_for(height_width(img_size)) if patch_size is None else patch_size
+    return _vit("vit_micro", 192, 6, 3, in_chans, img_size, patch, drop_path, pool, pos_embed)
 
 
 def vit_tiny(
@@ -114,6 +116,11 @@ def vit_small(
     Touvron et al., 2020, https://arxiv.org/abs/2012.12877, table 1. For images of 32 pixels take ``patch_size=4``.
     """
     return _vit("vit_small", 384, 12, 6, in_chans, img_size, patch_size, drop_path, pool, pos_embed)
+
+
+def _patch_for(size: tuple[int, int]) -> int:
+    """The largest of 4, 2 and 1 that cuts each side into at least 4; 1 for what is smaller still."""
+    return next((patch for patch in (4, 2) if min(size) >= 4 * patch), 1)
 
 
 def _vit(

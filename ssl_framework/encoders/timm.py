@@ -12,6 +12,7 @@ from timm.models import ResNet, VisionTransformer, is_model_in_modules
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
+from ssl_framework.encoders.attention import prefix_pattern
 from ssl_framework.encoders.base import EncoderModule, Plain, as_tokens, height_width
 from ssl_framework.encoders.weights import load_strictly, read_tensors
 from ssl_framework.machine import plain_attention_is_faster
@@ -129,7 +130,13 @@ class TimmViT(TimmEncoder):
         return nn.functional.unfold(x, (h, w), stride=(h, w)).transpose(1, 2)
 
     def forward(
-        self, x: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, layers: Sequence[int] = ()
+        self,
+        x: Tensor,
+        *,
+        keep: Tensor | None = None,
+        mask: Tensor | None = None,
+        prefix: Tensor | None = None,
+        layers: Sequence[int] = (),
     ) -> Encoding:
         """Encode ``(B, C, H, W)`` normalised floats.
 
@@ -137,10 +144,12 @@ class TimmViT(TimmEncoder):
             x: images; height and width are multiples of the patch.
             keep: ``(B, K)`` int64, the only tokens to encode, in this order; then `Encoding.grid` is None and `grids` empty.
             mask: ``(B, N)`` bool, tokens that the mask token replaces.
+            prefix: ``(B,)`` int64, how many tokens at the front see each other; later ones see what is before them alone, see
+                `prefix_pattern`. None: all see all.
             layers: blocks whose tokens to return, before the final norm.
 
         Raises:
-            ValueError: an image that the patch does not divide, a layer that does not exist, or a mask that does not fit.
+            ValueError: an image that the patch does not divide, a layer that is not there, a mask or prefix that does not fit.
         """
         wanted = self._positions(layers)
         m, skip = self.model, self.model.num_prefix_tokens
@@ -154,12 +163,13 @@ class TimmViT(TimmEncoder):
             kept = t[:, skip:].gather(1, keep[..., None].expand(-1, -1, t.shape[-1]))  # (B, K, D)
             t = torch.cat([t[:, :skip], kept], dim=1)
         t = m.norm_pre(t)
+        pattern = None if prefix is None else prefix_pattern(prefix, t.shape[1] - skip, skip)
         fused = not plain_attention_is_faster(t)
         for attention in (module for module in m.blocks.modules() if isinstance(module, Attention)):
             attention.fused_attn = fused  # pyright: ignore[reportAttributeAccessIssue]  (Final for TorchScript only)
         seen: dict[int, Tensor] = {}
         for i, block in enumerate(m.blocks):
-            t = block(t)
+            t = block(t, attn_mask=pattern)
             if i in wanted:
                 seen[i] = t[:, skip:]
         t = m.norm(t)

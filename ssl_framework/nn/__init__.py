@@ -3,19 +3,22 @@
 from ssl_framework.nn.bank import MemoryBank
 from ssl_framework.nn.centre import Centre
 from ssl_framework.nn.clusters import Clusters, spherical_k_means
+from ssl_framework.nn.colour import ColourWeights, colour_bins, lab, nearest_bins
 from ssl_framework.nn.contrast import InBatch, InfoNCE, Relation, require_temperature
-from ssl_framework.nn.crops import compare_crops, each, encode_crops, place_positions, together
+from ssl_framework.nn.crops import compare_crops, each, encode_crops, encode_local_crops, place_positions, together
 from ssl_framework.nn.decoder import CrossDecoder, TokenDecoder, TokenPredictor, sincos_positions
 from ssl_framework.nn.distributed import gather, mean_over_processes, own_rows
 from ssl_framework.nn.follower import Branch, Follower, Teacher
 from ssl_framework.nn.gradients import gradient_histograms
-from ssl_framework.nn.maps import MapDecoder, hide, input_channels
+from ssl_framework.nn.maps import MapDecoder, PlaceDecoder, hide, input_channels
 from ssl_framework.nn.masking import (
     block_mask,
     masked_mean,
     mean_per_sample,
     normalized_patches,
+    patch_mask,
     pixel_mask,
+    prefix_lengths,
     random_mask,
     random_order,
     region_mask,
@@ -34,6 +37,7 @@ __all__ = [
     "Branch",
     "Centre",
     "Clusters",
+    "ColourWeights",
     "CrossDecoder",
     "DINOHead",
     "Follower",
@@ -42,6 +46,7 @@ __all__ = [
     "InfoNCE",
     "MapDecoder",
     "MemoryBank",
+    "PlaceDecoder",
     "Prototypes",
     "Queue",
     "Relation",
@@ -50,22 +55,28 @@ __all__ = [
     "TokenDecoder",
     "TokenPredictor",
     "block_mask",
+    "colour_bins",
     "compare_crops",
     "cross_entropy",
     "distant_orders",
     "each",
     "encode_crops",
+    "encode_local_crops",
     "gather",
     "gradient_histograms",
     "hide",
     "input_channels",
+    "lab",
     "masked_mean",
     "mean_over_processes",
     "mean_per_sample",
+    "nearest_bins",
     "normalized_patches",
     "own_rows",
+    "patch_mask",
     "pixel_mask",
     "place_positions",
+    "prefix_lengths",
     "random_mask",
     "random_order",
     "region_mask",

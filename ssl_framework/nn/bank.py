@@ -17,12 +17,15 @@ _STREAM = 1_000_023
 class MemoryBank(Follower):
     """A moving unit vector of each sample: NPID, Wu et al., 2018, https://arxiv.org/abs/1805.01978, section 3.1.
 
-    It begins with random unit vectors. How many samples there are it learns from `begin`, or from the first batch.
+    It begins with random unit vectors. How many samples there are it learns from `begin`; if nobody tells, it makes room as
+    samples turn up.
 
     Args:
         dim: width of a vector.
         momentum: of a vector; the official code takes 0.5.
     """
+
+    _told = False  # how many samples there are: each fit says it anew, so no checkpoint keeps it
 
     def __init__(self, dim: int, momentum: float = 0.5) -> None:
         super().__init__()
@@ -33,21 +36,36 @@ class MemoryBank(Follower):
 
     def begin(self, samples: int) -> None:
         """Make room; what is there stays."""
+        self._told = True
+        self._grow(samples)
+
+    def _grow(self, samples: int) -> None:
         if samples > len(self.rows):
             index = torch.arange(len(self.rows), samples)
             new = keyed.normal(keyed.mix(0, index), _STREAM, self.dim)  # the same on every process
             self.rows = torch.cat([self.rows, F.normalize(new, dim=1).to(self.rows)])
 
     def look_up(self, index: Tensor) -> Tensor:
-        """``(B,)`` samples of this process to their vectors ``(B, dim)``."""
-        if len(self.rows) == 0:
-            self.begin(int(gather(index).max()) + 1)
+        """``(B,)`` samples of this process to their vectors ``(B, dim)``. Those of validation are others."""
+        if not self._told:
+            self._grow(int(gather(index).max()) + 1)  # a GPU waits here
         return self.rows[index]
 
-    def draw(self, key: Tensor, count: int) -> Tensor:
-        """``(count, dim)`` vectors of samples drawn with replacement, the same on all processes, from the keys of the batch."""
-        drawn = keyed.uniform(gather(key).sum()[None], _STREAM, count)[0]  # (count,)
-        return self.rows[(drawn * len(self.rows)).long()]
+    def draw(self, key: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Samples drawn with replacement, the same on all processes.
+
+        Args:
+            key: ``(B,)`` of the batch, see `Views`.
+            count: of samples.
+
+        Returns:
+            ``(count,)`` samples and their vectors ``(count, dim)``.
+        """
+        if len(self.rows) == 0:
+            self._grow(1)  # validation before any training
+        drawn = keyed.uniform(gather(key).sum()[None], _STREAM, count)[0]
+        samples = (drawn * len(self.rows)).long()
+        return samples, self.rows[samples]
 
     def stage(self, index: Tensor, z: Tensor) -> None:
         """Remember unit vectors ``(B, dim)`` of samples until the optimiser has moved. In evaluation nothing is remembered."""

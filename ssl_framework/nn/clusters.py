@@ -20,7 +20,7 @@ class _Count:
 class Clusters(MemoryBank):
     """Several clusterings of what was last said of every sample, by spherical k-means, each from other starting points.
 
-    DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882, appendix D; official code, main_deepclusterv2.py. When
+    DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882; official code, main_deepclusterv2.py. When
     as many samples were seen as there are, all are clustered anew. Until then, the label of a sample is its nearest centroid,
     and these are random.
 
@@ -43,13 +43,18 @@ class Clusters(MemoryBank):
     def labels(self, index: Tensor, z: Tensor) -> Tensor:
         """Clusters ``(clusterings, B)`` of samples: of what was said of them in the pass before, or now if there was none.
 
+        In validation samples are others than those remembered: what is said now stands in.
+
         Args:
             index: ``(B,)`` samples.
             z: ``(B, P)`` unit vectors that the encoder says now.
         """
-        remembered = self.look_up(index)
-        said = remembered if self.count.passes else z.detach().to(self.rows.dtype)  # (B, P)
-        return torch.einsum("bp,ckp->cbk", said, self.centroids).argmax(dim=-1)
+        said = z.detach().to(self.rows.dtype)  # (B, P)
+        if self.training:
+            remembered = self.look_up(index)
+            said = remembered if self.count.passes else said
+        with torch.autocast(z.device.type, enabled=False):  # in half precision neighbours tie
+            return torch.einsum("bp,ckp->cbk", said, self.centroids).argmax(dim=-1)
 
     @torch.no_grad()
     def follow(self, progress: float) -> None:

@@ -8,22 +8,31 @@ from torch import Tensor, nn
 from ssl_framework.types import Views
 
 
-def encode_crops(encoder: nn.Module, views: Views, *, joined: bool = False) -> Tensor:
-    """Encode the first two global crops, and all local crops behind them.
+def encode_crops(encoder: nn.Module, views: Views, *, joined: bool = False, every: bool = False) -> Tensor:
+    """Encode the first two global crops, or every one, and all local crops behind them.
 
     Args:
         encoder: maps inputs to an `Encoding`.
         views: of a batch.
         joined: crops of one size go through in one forward, so that BatchNorm sees them together, for papers whose code does
             so; else each crop goes by itself.
+        every: take all global crops, for tasks that compare any number of views alike.
 
     Returns:
         ``(V, B, D)`` pooled embeddings, with V = 2 + L; L is 0 without multi-crop.
     """
-    groups = [views.global_crops[:2]] + ([] if views.local_crops is None else [views.local_crops])
+    groups = [views.global_crops if every else views.global_crops[:2]] + (
+        [] if views.local_crops is None else [views.local_crops]
+    )
     if joined:
         return torch.cat([encoder(crops.flatten(0, 1)).pooled.unflatten(0, crops.shape[:2]) for crops in groups])
     return torch.stack([encoder(crop).pooled for crops in groups for crop in crops])
+
+
+def encode_local_crops(encoder: nn.Module, views: Views) -> list[Tensor]:
+    """Encode all local crops in one forward: one ``(L, B, D)``, or nothing where there are none."""
+    crops = views.local_crops
+    return [] if crops is None else [encoder(crops.flatten(0, 1)).pooled.unflatten(0, crops.shape[:2])]
 
 
 def place_positions(boxes: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -59,7 +68,7 @@ def each(head: nn.Module, crops: Tensor | Sequence[Tensor]) -> Tensor:
 def compare_crops(criterion: Callable[[Tensor, Tensor], Tensor], crops: Tensor, targets: Tensor | None = None) -> Tensor:
     """The mean of a loss over pairs of crops: every global crop with every other crop, as in multi-crop.
 
-    Caron et al., 2020, https://arxiv.org/abs/2006.09882, section 3.3: only the two global crops are targets.
+    Caron et al., 2020, https://arxiv.org/abs/2006.09882, multi-crop: only the two global crops are targets.
 
     Args:
         criterion: of two crops, ``(B, P)`` each; with `targets`, of a crop and a target.

@@ -1,12 +1,16 @@
 """A light transformer that fills in the tokens an encoder was not shown."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_framework.machine import plain_attention_is_faster
+
+_Norm: Any = partial(nn.LayerNorm, eps=1e-6)  # as the official code of MAE and I-JEPA has it
 
 
 class TokenDecoder(nn.Module):
@@ -32,9 +36,9 @@ class TokenDecoder(nn.Module):
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(grid, dim)[None])  # (1, N, dim)
         self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = _Norm(dim)
         self.predict = nn.Linear(dim, out_dim)
-        nn.init.normal_(self.mask_token, std=0.02)
+        _start(self)
 
     def forward(self, tokens: Tensor, keep: Tensor, prefix: Tensor) -> Tensor:
         """Predict all tokens.
@@ -79,9 +83,13 @@ class TokenPredictor(nn.Module):
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(grid, dim))  # (N, dim)
         self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = _Norm(dim)
         self.predict = nn.Linear(dim, in_dim)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+        for module in self.modules():  # the official code's start (ijepa, src/helper.py)
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor, keep: Tensor, places: Tensor) -> Tensor:
         """Predict some tokens.
@@ -125,26 +133,27 @@ class CrossDecoder(nn.Module):
         if dim % num_heads:
             raise ValueError(f"decoder_dim={dim} is not divisible by decoder_heads={num_heads}.")
         self.mix = nn.Parameter(torch.randn(depth, num_layers) / num_layers**0.5)
-        self.norms = nn.ModuleList(nn.LayerNorm(in_dim) for _ in range(depth))
+        self.norms = nn.ModuleList(_Norm(in_dim) for _ in range(depth))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(grid, dim))  # (N, dim)
         self.blocks = nn.ModuleList(CrossBlock(dim, in_dim, num_heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = _Norm(dim)
         self.predict = nn.Linear(dim, out_dim)
-        nn.init.normal_(self.mask_token, std=0.02)
+        _start(self)
 
-    def forward(self, layers: Sequence[Tensor], places: Tensor) -> Tensor:
+    def forward(self, layers: Sequence[Tensor], places: Tensor, prefix: Tensor) -> Tensor:
         """Predict some tokens.
 
         Args:
             layers: of the encoder, each ``(B, K, D)``; these tokens carry their positions already.
             places: ``(B, M)`` of the tokens to predict.
+            prefix: ``(B, D)`` a summary that is looked at too (the class token), the same for all layers.
 
         Returns:
             ``(B, M, P)``.
         """
-        stacked = torch.stack(list(layers), dim=-1)  # (B, K, D, layers)
+        stacked = torch.stack([torch.cat([prefix[:, None], layer], dim=1) for layer in layers], dim=-1)  # (B, 1 + K, D, layers)
         x = self.mask_token + self.positions[places]  # (B, M, dim)
         for weights, norm, block in zip(self.mix, self.norms, self.blocks, strict=True):
             x = block(x, norm(stacked @ weights))
@@ -163,7 +172,7 @@ class CrossBlock(nn.Module):
     def __init__(self, dim: int, context_dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm, self.norm2 = _Norm(dim), _Norm(dim)
         self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(context_dim, 2 * dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
@@ -177,6 +186,15 @@ class CrossBlock(nn.Module):
             seen = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.proj(seen.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
+
+
+def _start(decoder: TokenDecoder | CrossDecoder) -> None:
+    """Weights as the official code of MAE and CrossMAE starts them (models_mae.py, ``initialize_weights``)."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(decoder.mask_token, std=0.02)
 
 
 def sincos_positions(grid: tuple[int, ...], dim: int) -> Tensor:

@@ -1,11 +1,13 @@
 """What moves without a gradient: it follows the optimiser, inside the optimiser step, so that no checkpoint comes between."""
 
 import copy
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  (of all its kinds)
 
-from ssl_framework.schedules import cosine
+from ssl_framework.schedules import cosine, ramp
 
 
 class Follower(nn.Module):
@@ -33,17 +35,25 @@ class Follower(nn.Module):
 class Teacher(Follower):
     """An exponential moving average of a student, built as a deep copy in the constructor.
 
-    Its weights follow ``teacher = momentum * teacher + (1 - momentum) * student`` with a momentum that grows on a cosine from
-    `momentum` to `final_momentum`. BatchNorm statistics are the teacher's own: it normalises by its batch, as its student does,
-    and keeps its own running averages, as in BYOL's official code (deepmind-research/byol/byol_experiment.py, `target_state`).
+    Its weights follow ``teacher = momentum * teacher + (1 - momentum) * student`` with a momentum that grows from `momentum` to
+    `final_momentum`. BatchNorm statistics are the teacher's own: it normalises by its batch, as its student does, and keeps its
+    own running averages, as in BYOL's official code (deepmind-research/byol/byol_experiment.py, `target_state`). Dropout and
+    drop-path are its student's alone, as in DINO's (``main_dino.py`` builds the teacher without).
 
     Args:
         student: what is followed. It stays where it is: it is not a submodule of the teacher.
         momentum: at the start of training.
         final_momentum: at its end.
+        rise: from one to the other, on half a cosine or on a straight line.
     """
 
-    def __init__(self, student: nn.Module, momentum: float, final_momentum: float = 1.0) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        momentum: float,
+        final_momentum: float = 1.0,
+        rise: Literal["cosine", "linear"] = "cosine",
+    ) -> None:
         super().__init__()
         if not 0.0 <= momentum <= final_momentum <= 1.0:
             raise ValueError(f"0 <= momentum <= final_momentum <= 1 must hold: got {momentum} and {final_momentum}.")
@@ -51,16 +61,26 @@ class Teacher(Follower):
         self._student = (student,)  # in a tuple, so that its weights are not registered a second time
         self.momentum = momentum
         self.final_momentum = final_momentum
+        self.rise = rise
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """BatchNorm goes by the batch in training; nothing is dropped."""
+        super().train(mode)
+        for part in self.module.modules():
+            part.training = mode and isinstance(part, _BatchNorm)
+        return self
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """What the averaged student says of `x`, without a gradient."""
-        return self.module(x)
+    def forward(self, x: Tensor, **options: Any) -> Any:
+        """What the averaged student says of `x`, without a gradient; `options` are the student's."""
+        return self.module(x, **options)
 
     @torch.no_grad()
     def follow(self, progress: float) -> None:
         """Move the weights towards the student's."""
-        momentum = cosine(progress, self.momentum, self.final_momentum)
+        ends = self.momentum, self.final_momentum
+        momentum = cosine(progress, *ends) if self.rise == "cosine" else ramp(progress, 1.0, *ends)
         students = dict(self._student[0].named_parameters())
         for name, parameter in self.module.named_parameters():
             parameter.lerp_(students[name].detach(), 1.0 - momentum)

@@ -1,4 +1,6 @@
-"""A light convolutional decoder that paints an input from the tokens of any encoder."""
+"""Painting from the map of any encoder, by light convolutions or one linear layer, and hiding pixels from it."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +35,55 @@ class MapDecoder(nn.Module):
         Raises:
             ValueError: the encoder has no tokens on a grid of two axes.
         """
-        if seen.tokens is None or seen.grid is None or len(seen.grid) != 2:
-            raise ValueError("Nothing can be painted without a map of tokens, and this encoder has none: take a CNN or a ViT.")
-        x = self.embed(seen.tokens.transpose(1, 2).unflatten(2, seen.grid))
+        tokens, grid = require_map(seen)
+        x = self.embed(tokens.transpose(1, 2).unflatten(2, grid))
         for number, block in enumerate(self.blocks, start=1):
             left = 2 ** (len(self.blocks) - number)
             between = tuple(max(1, min(2 * now, side // left)) for now, side in zip(x.shape[-2:], size, strict=True))
             x = block(F.interpolate(x, between, mode="nearest"))
         return self.predict(F.interpolate(x, size, mode="bilinear"))
+
+
+class PlaceDecoder(nn.Module):
+    """One linear layer for every place of the last map, which paints the pixels that the place stands for.
+
+    Xie et al., 2021, https://arxiv.org/abs/2111.09886, section 3.4: of a map 32 times smaller than the image, each vector is
+    mapped to 32 x 32 pixels (in its code a 1x1 convolution and `nn.PixelShuffle`). How many they are, along each axis by
+    itself, is found by encoding one blank image.
+
+    Args:
+        encoder: any with a map of tokens; it is left as it is.
+        size: height and width of the images. A picture that comes out larger, or is asked for in another size, is interpolated.
+
+    Raises:
+        ValueError: the encoder has no convolution, or no tokens on a grid of two axes.
+    """
+
+    def __init__(self, encoder: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        channels, blind = input_channels(encoder), copy.deepcopy(encoder).eval()
+        with torch.no_grad():
+            tokens, grid = require_map(blind(next(blind.parameters()).new_zeros(1, channels, *size)))
+        self.stride = (-(-size[0] // grid[0]), -(-size[1] // grid[1]))
+        self.predict = nn.Linear(tokens.shape[-1], channels * self.stride[0] * self.stride[1])
+
+    def forward(self, seen: Encoding, size: tuple[int, int]) -> Tensor:
+        """``(B, N, D)`` tokens on a grid to ``(B, C, *size)``."""
+        tokens, (rows, columns) = require_map(seen)
+        x = self.predict(tokens).unflatten(2, (-1, *self.stride)).unflatten(1, (rows, columns))
+        x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # (B, C, rows * height, columns * width)
+        return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear")
+
+
+def require_map(seen: Encoding) -> tuple[Tensor, tuple[int, int]]:
+    """Tokens ``(B, N, D)`` and the rows and columns of their grid.
+
+    Raises:
+        ValueError: the encoder has no tokens on a grid of two axes.
+    """
+    if seen.tokens is None or seen.grid is None or len(seen.grid) != 2:
+        raise ValueError("Nothing can be painted without a map of tokens, and this encoder has none: take a CNN or a ViT.")
+    return seen.tokens, (seen.grid[0], seen.grid[1])
 
 
 def input_channels(encoder: nn.Module) -> int:
@@ -57,6 +100,7 @@ def input_channels(encoder: nn.Module) -> int:
     )
 
 
-def hide(x: Tensor, hidden: Tensor) -> Tensor:
-    """``(B, C, H, W)`` with zeros, which is the mean, where ``(B, H, W)`` is set."""
-    return torch.where(hidden[:, None], torch.zeros((), dtype=x.dtype, device=x.device), x)
+def hide(x: Tensor, hidden: Tensor, value: Tensor | None = None) -> Tensor:
+    """``(B, C, H, W)`` with ``(C,)`` values where ``(B, H, W)`` is set; with zeros, which are the mean, if there are none."""
+    value = x.new_zeros(()) if value is None else value.to(x.dtype)[:, None, None]
+    return torch.where(hidden[:, None], value, x)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssl_framework import keyed
 from ssl_framework.nn.distributed import mean_over_processes
+from ssl_framework.nn.precision import widen
 
 _STREAM = 1_000_003  # not one that views draw from
 
@@ -54,8 +55,40 @@ def visible(num_tokens: int, ratio: float) -> int:
     return min(max(round(num_tokens * (1.0 - ratio)), 1), num_tokens - 1)
 
 
+def prefix_lengths(key: Tensor | None, num_tokens: int) -> Tensor:
+    """How many tokens at the front of each sample are given and not predicted, uniformly from 1 to all but one.
+
+    El-Nouby et al., 2024, https://arxiv.org/abs/2401.08541, section 3.2, "Prefix Transformer".
+
+    Args:
+        key: ``(B,)`` int64, see `Views.key`.
+        num_tokens: ``N``.
+
+    Returns:
+        ``(B,)`` int64.
+
+    Raises:
+        ValueError: no key, or fewer than two tokens.
+    """
+    if num_tokens < 2:
+        raise ValueError(f"A prefix needs two tokens or more, the encoder has {num_tokens}: choose a smaller patch_size.")
+    drawn = keyed.uniform(require_key(key, "Prefixes"), _STREAM, 1)[:, 0]
+    return 1 + (drawn * (num_tokens - 1)).long()
+
+
 def normalized_patches(patches: Tensor) -> Tensor:
-    """``(B, N, P)`` patches, each by its own mean and standard deviation (MAE, He et al., 2021, section 3)."""
+    """``(B, N, P)`` patches, each by its own mean and standard deviation, in float32 or wider.
+
+    He et al., 2021, https://arxiv.org/abs/2111.06377, section 3, "Reconstruction target".
+
+    Raises:
+        ValueError: patches of a single number, which have no standard deviation.
+    """
+    if patches.shape[-1] < 2:
+        raise ValueError(
+            "A patch of one number cannot be normalised by itself: set normalize_target=false or a larger patch_size."
+        )
+    patches = widen(patches)
     mean, var = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
     return (patches - mean) / (var + 1e-6).sqrt()
 
@@ -78,6 +111,28 @@ def block_mask(key: Tensor | None, grid: tuple[int, ...], ratio: float, block: i
     sides, blocks = _blocks(grid, block)
     _, hidden = random_mask(key, math.prod(blocks), ratio)
     return _spread(hidden, blocks, grid, sides)
+
+
+def patch_mask(key: Tensor | None, size: tuple[int, int], patch: int, ratio: float, block: int = 1) -> Tensor:
+    """`block_mask` for an encoder without patches: the image is cut into some, and their pixels are hidden together.
+
+    Args:
+        key: ``(B,)`` int64, see `Views.key`.
+        size: height and width of the image; of any length, patches at the end may be smaller.
+        patch: pixels a side of a patch.
+        ratio: share of blocks to hide, at least one and at most all but one.
+        block: patches a side of a block.
+
+    Returns:
+        ``(B, H, W)`` bool, true where hidden.
+
+    Raises:
+        ValueError: no key, a ratio outside (0, 1), or an image of fewer than two patches.
+    """
+    if patch < 1 or patch >= max(size):
+        raise ValueError(f"patch={patch} cuts an image of {size[0]}x{size[1]} into fewer than two: give 1 to {max(size) - 1}.")
+    grid = tuple(-(-side // patch) for side in size)
+    return _spread(block_mask(key, grid, ratio, block), grid, size, (patch, patch)).unflatten(1, size)
 
 
 def varied_mask(
@@ -217,9 +272,14 @@ def _spread(hidden: Tensor, blocks: tuple[int, ...], grid: tuple[int, ...], side
 
 
 def mean_per_sample(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over samples of each one's mean where its mask is set, 0 where it hides nothing: ``(B, N)`` twice to ``()``."""
-    weight = mask.to(values.dtype)
-    return ((values * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)).mean()
+    """The mean over samples of each one's mean over what it hides, 0 where it hides nothing.
+
+    Args:
+        values: ``(M,)`` of all hidden tokens, sample by sample.
+        mask: ``(B, N)`` bool, true where hidden, M times in all.
+    """
+    weight = mask.to(values.dtype) / mask.sum(dim=1, keepdim=True)  # (B, N); of samples that hide nothing, none is taken
+    return (values * weight[mask]).sum() / len(mask)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

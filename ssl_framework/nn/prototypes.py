@@ -69,10 +69,10 @@ class TokenBranch(nn.Module):
         self.head = head
         self.token_head = token_head
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, ...)`` to scores ``(B, K)`` and ``(B, N, K)``."""
+    def forward(self, x: Tensor, *, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(B, ...)`` to scores ``(B, K)`` and ``(B, N, K)``, or ``(M, K)`` of the M tokens where `only` ``(B, N)`` is set."""
         seen = self.encoder(x)
-        return self.head(seen.pooled), self.token_head(seen.tokens)
+        return self.head(seen.pooled), self.token_head(seen.tokens if only is None else seen.tokens[only])
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

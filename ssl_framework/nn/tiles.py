@@ -48,9 +48,10 @@ def _places(length: int, side: int, gap: float, shift: Tensor, axis: int) -> Ten
 
 
 def distant_orders(count: int, length: int) -> Tensor:
-    """Orders that differ in many places: Noroozi and Favaro, 2016, https://arxiv.org/abs/1603.09246, algorithm 1.
+    """Orders that differ in many places, in the manner of Noroozi and Favaro, 2016, https://arxiv.org/abs/1603.09246.
 
-    The next is the one of 20,000 random orders whose nearest neighbour among those chosen is farthest; always the same.
+    The next is the one of 20,000 random orders whose nearest neighbour among those chosen is farthest; always the same. That of
+    the paper's algorithm 1 is the farthest on average, of all orders, so that two may differ in few places.
 
     Args:
         count: how many orders.

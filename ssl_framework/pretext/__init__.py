@@ -9,6 +9,8 @@ from ssl_framework.pretext.contrastive.nnclr import NNCLR
 from ssl_framework.pretext.contrastive.npid import NPID
 from ssl_framework.pretext.contrastive.pirl import PIRL
 from ssl_framework.pretext.contrastive.simclr import SimCLR
+from ssl_framework.pretext.generative.aim import AIM
+from ssl_framework.pretext.generative.colorization import Colorization
 from ssl_framework.pretext.generative.context_encoder import ContextEncoder
 from ssl_framework.pretext.generative.crossmae import CrossMAE
 from ssl_framework.pretext.generative.denoising_autoencoder import DenoisingAutoencoder
@@ -39,6 +41,7 @@ from ssl_framework.pretext.predictive.vicregl import VICRegL
 from ssl_framework.pretext.predictive.w_mse import WMSE
 
 __all__ = [
+    "AIM",
     "BYOL",
     "DCL",
     "DINO",
@@ -53,6 +56,7 @@ __all__ = [
     "WMSE",
     "BarlowTwins",
     "Card",
+    "Colorization",
     "ContextEncoder",
     "CrossMAE",
     "DINOv2",

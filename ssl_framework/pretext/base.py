@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ssl_framework import keyed, machine, run
 from ssl_framework.checkpoint import SaveRun
 from ssl_framework.data import DataModule
-from ssl_framework.nn import Follower, Teacher
+from ssl_framework.nn import Follower, Teacher, input_channels
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Batch, Encoder, Step, TokenEncoder, ViewMaker, Views
 
@@ -36,6 +36,7 @@ class Card:
         views: global views that it needs of a sample.
         exports: whose encoder is kept, and it is a fact of the paper's code.
         needs_tokens: it hides or drops single tokens, so it trains a `TokenEncoder` only.
+        needs_colour: its target is the colour of images, so it trains on those of three channels only.
     """
 
     family: Literal["generative", "contrastive", "predictive"]
@@ -47,6 +48,12 @@ class Card:
     views: int
     exports: Literal["student", "teacher"] = "student"
     needs_tokens: bool = False
+    needs_colour: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What not every encoder or data set has, in a word or two for tables; empty if nothing."""
+        return ", ".join(["tokens"] * self.needs_tokens + ["colour"] * self.needs_colour)
 
 
 class Training(TypedDict, total=False):
@@ -230,3 +237,19 @@ def require_tokens(encoder: Encoder, task: str) -> TokenEncoder:
         f"{task} hides tokens from its encoder, and {type(encoder).__name__} has none to hide: "
         "take a vision transformer, encoder=vit_micro, vit_tiny or vit_small, or a ViT of encoder=timm."
     )
+
+
+def require_colour(encoder: Encoder, task: str) -> None:
+    """Refuse an encoder of images without colour.
+
+    Raises:
+        ValueError: its input has not three channels; the message names data that have.
+    """
+    assert isinstance(encoder, nn.Module)
+    channels = input_channels(encoder)
+    if channels != 3:
+        raise ValueError(
+            f"{task} learns from the colours of images, and its encoder is for images of {channels} channel"
+            f"{'s' * (channels > 1)}: take colour images, data=cifar10, stl10, eurosat or your own with data.channels=3, "
+            "and an encoder with in_chans=3."
+        )

@@ -18,7 +18,19 @@ from ssl_framework.nn import Follower
 from ssl_framework.optim import adamw
 from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Step
-from support import TASKS, MapEncoder, accepts, digits_data, fit, in_a_child, pretext_yaml, small, some_views, task_class
+from support import (
+    TASKS,
+    MapEncoder,
+    accepts,
+    channels,
+    digits_data,
+    fit,
+    in_a_child,
+    pretext_yaml,
+    small,
+    some_views,
+    task_class,
+)
 
 every_task = pytest.mark.parametrize("task", TASKS)
 
@@ -105,7 +117,7 @@ def test_same_seed_same_bits_and_another_seed_others(task: str, tmp_path: Path):
     states = []
     for number, seed in enumerate((0, 0, 1)):
         module = small(task, seed=seed)
-        fit(module, digits_data(seed=seed), 3, tmp_path / str(number))
+        fit(module, digits_data(task, seed=seed), 3, tmp_path / str(number))
         states.append(bits(module.state_dict()))
     assert states[0] == states[1]
     assert states[0] != states[2]
@@ -114,7 +126,7 @@ def test_same_seed_same_bits_and_another_seed_others(task: str, tmp_path: Path):
 @every_task
 def test_state_goes_round(task: str, tmp_path: Path):
     module = small(task)
-    fit(module, digits_data(), 3, tmp_path)
+    fit(module, digits_data(task), 3, tmp_path)
     other = small(task, seed=1).to(memory_format=torch.channels_last)  # another layout sums in another order
     other.load_state_dict(copy.deepcopy(module.state_dict()), strict=True)
     other.progress = module.progress  # the Trainer knows it
@@ -144,7 +156,7 @@ def test_nothing_that_changes_is_left_out_of_the_state(task: str, tmp_path: Path
 
     module = small(task)
     before = attributes(module)
-    fit(module, digits_data(), 3, tmp_path)
+    fit(module, digits_data(task), 3, tmp_path)
     after = attributes(module)
     assert {name for name in before if before[name] != after.get(name)} == set()
 
@@ -154,10 +166,20 @@ def test_the_card_says_whether_tokens_are_needed(task: str):
     cls = task_class(task)
     numbers = {name: value for name, value in pretext_yaml(task)["pretext"].items() if name != "_target_"}
     if not cls.card.needs_tokens:
-        small(task, encoder=MapEncoder(6))
+        small(task, encoder=MapEncoder(6, channels(task)))
         return
     with pytest.raises(ValueError, match="take a vision transformer, encoder=vit_micro, vit_tiny or vit_small"):
         cls(MapEncoder(6), **numbers)
+
+
+@every_task
+def test_the_card_says_whether_colour_is_needed(task: str):
+    cls = task_class(task)
+    if not cls.card.needs_colour:
+        assert some_views(task).global_crops.shape[2] == 1  # the other tests train it on grey images
+        return
+    with pytest.raises(ValueError, match=r"encoder is for images of 1 channel: take colour images, data=cifar10"):
+        cls(MapEncoder(6, 1))
 
 
 class Kill(pl.Callback):
@@ -176,7 +198,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_bits(task: str, tm
     """Twelve steps are almost two epochs, saved every 3; killed in step 4 before the optimiser moves, and again in step 8."""
 
     def train(folder: Path, kill_at: int | None = None, resume: Path | None = None) -> tuple[PretextModule, Any]:
-        module, data = small(task), digits_data(batch_size=256)
+        module, data = small(task), digits_data(task, batch_size=256)
         callbacks: list[Any] = [SaveRun(every_n_steps=3)] + ([Kill(kill_at)] if kill_at else [])
         trainer = fit(module, data, 12, folder, resume=resume, callbacks=callbacks)
         state = {"model": module.state_dict(), "optimizer": trainer.optimizers[0].state_dict(), "position": data.position}
@@ -195,7 +217,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_bits(task: str, tm
 @every_task
 def test_saved_encoder_gives_the_same_embeddings(task: str, tmp_path: Path):
     module = small(task)
-    fit(module, digits_data(), 3, tmp_path)
+    fit(module, digits_data(task), 3, tmp_path)
     loaded = load_encoder(tmp_path).encoder
     x = some_views(task).global_crops[0]
     assert isinstance(loaded, torch.nn.Module)
@@ -211,14 +233,14 @@ def test_accumulated_batches_move_followers_once_a_step(task: str, tmp_path: Pat
     for follower in (m for m in module.modules() if isinstance(m, Follower)):
         follower.follow = calls.append
     followers = sum(isinstance(m, Follower) for m in module.modules())
-    fit(module, digits_data(), 2, tmp_path, accumulate=3)
+    fit(module, digits_data(task), 2, tmp_path, accumulate=3)
     assert len(calls) == 2 * followers
 
 
 @every_task
 def test_trains_in_bf16(task: str, tmp_path: Path):
     module = small(task, optimizer=adamw(lr=1e-3, scale_lr="none"))
-    fit(module, digits_data(), 2, tmp_path, precision="bf16-mixed")
+    fit(module, digits_data(task), 2, tmp_path, precision="bf16-mixed")
     assert all(p.isfinite().all() for p in module.parameters())
     assert all(p.dtype == torch.float32 for p in module.parameters())
 

@@ -12,7 +12,7 @@ from ssl_framework import nn as parts
 from ssl_framework.nn import Follower
 from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Views
-from support import TASKS, GlobalBatchNorm, MapEncoder, on_ranks, replace_batch_norm, small, some_views, task_class
+from support import TASKS, GlobalBatchNorm, MapEncoder, channels, on_ranks, replace_batch_norm, small, some_views, task_class
 
 PER_RANK = 8
 STEPS = 3
@@ -21,7 +21,7 @@ NORMS: dict[str, Callable[[nn.BatchNorm1d], nn.Module]] = {"none": lambda _: nn.
 
 def build(task: str, norm: str) -> PretextModule:
     torch.manual_seed(0)
-    module = small(task, encoder=MapEncoder(6)).double()
+    module = small(task, encoder=MapEncoder(6, channels(task))).double()
     replace_batch_norm(module, NORMS[norm])
     module.progress = 0.5  # schedules, queues and prototypes are all in motion
     return module

@@ -47,7 +47,7 @@ def header() -> str:
 @pytest.mark.parametrize("task", TASKS)
 def test_curve(task: str, tmp_path: Path, request: pytest.FixtureRequest, record_property: Callable[[str, str], None]):
     losses = Losses()
-    fit(small(task, optimizer=STEADY), digits_data(batch_size=64), STEPS, tmp_path, callbacks=[losses])
+    fit(small(task, optimizer=STEADY), digits_data(task, batch_size=64), STEPS, tmp_path, callbacks=[losses])
     path = FOLDER / f"{task}.txt"
     if request.config.getoption("--record"):
         path.write_text("\n".join([header(), *(f"{value!r}" for value in losses.values)]) + "\n")

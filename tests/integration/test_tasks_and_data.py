@@ -11,9 +11,10 @@ from sklearn.datasets import load_digits
 from ssl_framework import cli
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.commands.explain import choices_in
-from support import light
+from support import channels, light
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* cannot be read .* and is replaced")  # the broken image below, on purpose
+GREY = {"digits", "fashion_mnist"}
 REAL = pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
 KINDS = [
     pytest.param("digits", id="digits"),
@@ -41,13 +42,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("task", choices_in("pretext"))
 @pytest.mark.parametrize("data", KINDS)
-def test_a_task_trains_and_its_encoder_can_be_measured(task: str, data: str, images: Path, tmp_path: Path) -> None:
+def test_a_task_trains_and_its_encoder_can_be_measured(
+    task: str, data: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [f"data={data}", "data.batch_size=16", *light(task)]
     if task == "ijepa" and data == "digits":  # four blocks of a grid of 2 x 2 leave nothing to predict from
         words += ["encoder.patch_size=2"]
     if data == "folder":
         words += [f"data.path={images}", "data.size=[24,24]", "data.workers=1"]
     pretrain = ["pretrain", f"pretext={task}", "debug=short", "trainer=cpu", "trainer.progress_bar=false", "monitors=none"]
+    if channels(task) == 3 and data in GREY:
+        assert cli.run([*pretrain, *words, f"run.dir={tmp_path / 'run'}"]) == 2
+        assert "take colour images, data=cifar10" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+        return
     assert cli.run([*pretrain, *words, f"run.dir={tmp_path / 'run'}"]) == 0
     assert load_encoder(tmp_path / "run").history["steps"] == 4
     embed = ["embed", f"from_run={tmp_path / 'run'}", "split=test", f"run.dir={tmp_path / 'embeddings'}", "accelerator=cpu"]

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import log_softmax, normalize
 
 from ssl_framework import keyed
-from ssl_framework.nn import Clusters, MemoryBank, spherical_k_means
-from ssl_framework.pretext import NPID, PIRL, DeepClusterV2
+from ssl_framework.nn import Clusters, Follower, MemoryBank, spherical_k_means
+from ssl_framework.pretext import NPID, PIRL, DeepClusterV2, PretextModule
 from support import LinearEncoder, MapEncoder, crops, views_of
 
 
@@ -19,7 +19,7 @@ def test_npid():
     views = views_of(x)
     task.bank.begin(20)
     z = normalize(task.projector(task.encoder(x[0]).pooled), dim=1)
-    drawn = task.bank.draw(views.key, 7)
+    drawn = task.bank.draw(views.key, 7)[1]
     constant = 20 * (z @ drawn.T / 0.5).exp().mean()  # section 3.2: N / m times the sum over negatives, the mean over samples
     for step in range(2):
         total = 0.0
@@ -42,19 +42,52 @@ def test_pirl():
     x = torch.randn(1, 5, 1, 6, 6, dtype=torch.float64)
     views = views_of(x)
     assert views.key is not None
-    task.bank.begin(20)
+    task.bank.begin(8)
     order = keyed.uniform(views.key, 1_000_027, 9).argsort(dim=1)
-    others = task.bank.draw(views.key, 7)
+    drawn = task.bank.draw(views.key, 7)[0].tolist()
+    assert set(drawn) & set(range(5))
     total = 0.0
     for b in range(5):
         tile = [x[0, b, :, 2 * (i // 3) : 2 * (i // 3) + 2, 2 * (i % 3) : 2 * (i % 3) + 2] for i in order[b].tolist()]
         parts = torch.cat([task.tile_projector(task.encoder(t[None]).pooled)[0] for t in tile])
         vectors = {0.3: task.joint_projector(parts), 0.7: task.projector(task.encoder(x[0, b : b + 1]).pooled)[0]}
         for weight, v in vectors.items():
-            scores = torch.stack([normalize(v, dim=0) @ other / 0.5 for other in (task.bank.rows[b], *others)])
+            scores = torch.stack(
+                [
+                    normalize(v, dim=0) @ other / 0.5
+                    for other in (task.bank.rows[b], *(task.bank.rows[n] for n in drawn if n != b))
+                ]
+            )
             p = scores.softmax(0)  # equation 3
             total -= weight * (p[0].log() + (1 - p[1:]).log().sum()).item()  # equation 4
     assert task(views).loss.item() == pytest.approx(total / 5, rel=1e-9)
+
+
+def test_pirl_cuts_the_second_view_if_there_is_one():
+    torch.manual_seed(0)
+    task = PIRL(MapEncoder(6), projection_dim=4, negatives=7, transformed=1.0).double()
+    task.bank.begin(8)
+    x = torch.randn(3, 5, 1, 6, 6, dtype=torch.float64)
+    two = task(views_of(x[:2])).loss
+    assert torch.equal(task(views_of(x)).loss, two)
+    assert torch.equal(task(views_of(x[[2, 1]])).loss, two)
+    assert torch.equal(task(views_of(x[1:2])).loss, two)
+
+
+@pytest.mark.parametrize("cls", [NPID, PIRL, DeepClusterV2])
+def test_in_validation_samples_are_not_taken_for_those_remembered(cls: type[PretextModule]):
+    torch.manual_seed(0)
+    numbers = {"prototypes": 5, "hidden_dim": 8} if cls is DeepClusterV2 else {"negatives": 7}
+    task = cls(MapEncoder(6), projection_dim=4, **numbers).double()
+    views = views_of(torch.randn(2, 5, 1, 6, 6, dtype=torch.float64))
+    assert views.index is not None
+    assert task.eval()(views).loss.isfinite()  # before any training
+    task.train()(views)
+    for follower in (m for m in task.modules() if isinstance(m, Follower)):
+        follower.follow(0.5)
+    loss = task.eval()(views).loss
+    for index in (views.index.flip(0), views.index + 1000):
+        assert torch.equal(task(views._replace(index=index)).loss, loss)
 
 
 def test_a_bank_remembers_each_sample_by_a_moving_unit_vector():
@@ -73,9 +106,10 @@ def test_a_bank_remembers_each_sample_by_a_moving_unit_vector():
 def test_a_bank_takes_the_size_of_the_data_or_of_what_is_loaded():
     bank = MemoryBank(3)
     assert bank.look_up(torch.tensor([2, 0])).shape == (2, 3)
+    assert bank.look_up(torch.tensor([4, 1])).shape == (2, 3)  # nobody said how many there are
     first = bank.rows.clone()
     bank.begin(10)
-    assert torch.equal(bank.rows[:3], first)
+    assert torch.equal(bank.rows[:5], first)
     other = MemoryBank(3)
     other.load_state_dict(bank.state_dict())
     assert torch.equal(other.rows, bank.rows)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from ssl_framework.nn import InBatch, InfoNCE
+from ssl_framework.nn import Clusters, InBatch, InfoNCE
 from ssl_framework.pretext import DCL, NNCLR, MoCoV2, MoCoV3
+from ssl_framework.pretext.contrastive.densecl import alike
 from ssl_framework.pretext.contrastive.nnclr import nearest
 from support import LinearEncoder, crops, moved, views_of
 
@@ -121,10 +122,11 @@ def test_nnclr():
     torch.manual_seed(0)
     task = NNCLR(LinearEncoder(16, 6), 8, 4, 8, queue_size=7, temperature=0.1).double()
     x = crops()
-    z = [normalize(task.projector(task.encoder(view).pooled), dim=1) for view in x]
+    projected = [task.projector(task.encoder(view).pooled) for view in x]
+    z = [normalize(vectors, dim=1) for vectors in projected]
     total = torch.zeros((), dtype=torch.float64)
     for one, other in ((0, 1), (1, 0)):
-        p = task.predictor(z[other])
+        p = task.predictor(projected[other])  # algorithm 1: normalised in the loss alone
         for i in range(len(p)):
             neighbour = max(task.queue.rows, key=lambda row: float(row @ z[one][i].detach()))
             s = torch.stack([cos(neighbour, candidate) / 0.1 for candidate in p])
@@ -135,6 +137,30 @@ def test_nnclr():
 def test_a_neighbour_is_the_most_alike():
     rows = normalize(torch.randn(20, 4), dim=1)
     assert torch.equal(nearest(normalize(rows[[3, 11]] + 1e-3, dim=1), rows), rows[[3, 11]])
+
+
+def close(*shape: int) -> Tensor:
+    """Unit vectors that half precision cannot tell apart."""
+    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(0)) + 20, dim=-1)
+
+
+def test_the_most_alike_is_found_in_full_precision():
+    rows, maps = close(50, 8), close(3, 9, 8)
+    clusters = Clusters(8, 50, 2)
+    clusters.centroids[:] = rows
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(nearest(rows.flip(0), rows), rows.flip(0))
+        assert torch.equal(alike(maps, maps), torch.arange(9).expand(3, 9))
+        assert torch.equal(clusters.labels(torch.arange(50), rows), torch.arange(50).expand(2, 50))
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_moco_v3_has_as_many_layers_as_the_official_code_for_its_encoder(layers: int):
+    task = MoCoV3(LinearEncoder(16, 6), 8, 4, projector_layers=layers)
+    widths = [(m.in_features, m.out_features) for m in task.projector.modules() if isinstance(m, torch.nn.Linear)]
+    assert widths == [(6, 8), *[(8, 8)] * (layers - 2), (8, 4)]
+    with pytest.raises(ValueError, match="projector_layers=0"):
+        MoCoV3(LinearEncoder(16, 6), 8, 4, projector_layers=0)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])

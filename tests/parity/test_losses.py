@@ -1,6 +1,7 @@
 """Each loss beside its paper's formula, written naively in float64."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from torch.nn.functional import cosine_similarity, log_softmax
 
 from ssl_framework import keyed
 from ssl_framework.encoders import vit_micro
-from ssl_framework.nn import random_mask
-from ssl_framework.pretext import BYOL, MAE, Rotation, SimCLR
+from ssl_framework.nn import normalized_patches, random_mask
+from ssl_framework.pretext import BYOL, MAE, CrossMAE, Rotation, SimCLR
 from ssl_framework.pretext.generative.mae import masked_error
 from support import LinearEncoder, crops, views_of
 
@@ -106,6 +107,12 @@ def mae(ratio: float = 0.5, normalize: bool = True) -> MAE:
     return MAE(encoder, ratio, decoder_dim=8, decoder_depth=1, decoder_heads=2, normalize_target=normalize).double().eval()
 
 
+def crossmae() -> CrossMAE:
+    torch.manual_seed(0)
+    encoder = vit_micro(in_chans=1, img_size=8, patch_size=2).cut(4)
+    return CrossMAE(encoder, decoder_dim=8, decoder_depth=2, decoder_heads=2)
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_mae(normalize: bool):
     task = mae(normalize=normalize)
@@ -138,6 +145,34 @@ def test_mae_looks_at_hidden_patches_only():
     assert torch.equal(masked_error(prediction, target_, mask), loss)
     target_[mask] += 1.0
     assert not torch.equal(masked_error(prediction, target_, mask), loss)
+
+
+def test_mae_compares_in_float32_what_came_in_half_precision():
+    prediction, patches = torch.randn(2, 6, 4).bfloat16(), torch.randn(2, 6, 4).bfloat16()
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    for target in (patches, normalized_patches(patches)):
+        found = masked_error(prediction, target, mask)
+        assert torch.equal(found, masked_error(prediction.float(), target.float(), mask))
+    assert torch.equal(normalized_patches(patches), normalized_patches(patches.float()))
+
+
+def test_patches_of_one_number_are_not_normalised():
+    with pytest.raises(ValueError, match="A patch of one number cannot be normalised"):
+        normalized_patches(torch.randn(2, 6, 1))
+
+
+@pytest.mark.parametrize("make", [mae, crossmae])
+def test_decoders_start_as_the_official_code_has_it(make: Callable[[], nn.Module]):
+    """Xavier's bound is the root of 6 / (in + out), torch's own that of 1 / in; of models_mae.py and models_cross.py."""
+    decoder = make().decoder
+    for layer in decoder.modules():
+        if isinstance(layer, nn.Linear):
+            bound = (6 / sum(layer.weight.shape)) ** 0.5
+            assert 0.8 * bound < layer.weight.abs().max() <= bound
+            assert not layer.bias.any()
+        elif isinstance(layer, nn.LayerNorm):
+            assert layer.eps == 1e-6
+    assert 0.005 < decoder.mask_token.std() < 0.05
 
 
 def test_mae_encoder_does_not_see_what_is_hidden():

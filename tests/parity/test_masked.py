@@ -165,10 +165,37 @@ def test_samples_that_lie_apart_cost_less():
     assert kozachenko_leonenko(torch.ones(4, 3)).isfinite()
 
 
-def test_a_weight_of_zero_takes_no_share_of_the_prototypes():
-    scores, weight = noise(9, 4), torch.tensor([1.0, 0.0] * 4 + [1.0], dtype=torch.float64)
-    kept = sinkhorn(scores, 0.3, weight=weight)[weight > 0]
-    torch.testing.assert_close(kept, sinkhorn(scores[weight > 0], 0.3), rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("cls", [IBOT, DINOv2])
+def test_a_batch_that_hides_nothing_trains_on_its_crops_alone(cls: Any):
+    task, views = made(cls, mask_share=0.0), views_of(noise(2, 4, 1, 8, 8))
+    step = task(views)
+    assert step.logs["tokens"].item() == 0
+    step.loss.backward()
+    heads = [task.head] if cls is IBOT else [task.head, task.token_head]
+    assert all(p.grad is not None and p.grad.isfinite().all() for head in heads for p in head.parameters())  # as DDP asks
+
+
+@pytest.mark.parametrize("cls", [IBOT, DINOv2])
+def test_only_hidden_tokens_go_through_the_student_s_head(cls: Any):
+    task, views, rows = made(cls), views_of(noise(2, 4, 1, 8, 8)), []
+    head = task.head if cls is IBOT else task.token_head
+
+    def count(_: Any, x: Any) -> None:
+        rows.append(tuple(x[0].shape[:-1]))
+
+    head.register_forward_pre_hook(count)
+    task(views)
+    hidden = sum(varied_mask(views.key, (4, 4), 0.1, 0.5, 0.8, 1, crop=crop).sum().item() for crop in range(2))
+    assert rows == [(2, 4), (hidden,)] if cls is IBOT else [(hidden,)]
+
+
+def test_the_nearest_neighbour_is_sought_in_full_precision():
+    """In bfloat16 all of these are one: the furthest of them could be called the nearest."""
+    task = made(DINOv2).float()
+    h = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1e-2], [1.0, 3e-2], [1.0, 6e-2]]), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = task.closeness(h)
+    torch.testing.assert_close(found, kozachenko_leonenko(h.double()).float(), rtol=1e-4, atol=0)
 
 
 def test_a_centre_takes_in_nothing_in_evaluation():

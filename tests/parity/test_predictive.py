@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from ssl_framework import keyed
@@ -15,8 +15,21 @@ from ssl_framework.pretext.predictive.barlow_twins import CrossCorrelation
 from ssl_framework.pretext.predictive.frossl import FrobeniusEntropy
 from ssl_framework.pretext.predictive.lejepa import SIGReg
 from ssl_framework.pretext.predictive.mmcr import ManifoldCapacity
+from ssl_framework.pretext.predictive.vicreg import Variability, redundancy
 from ssl_framework.pretext.predictive.w_mse import whiten
+from ssl_framework.types import Encoding
 from support import LinearEncoder, crops, moved, views_of
+
+
+class Normalizing(nn.Module):
+    """An encoder with BatchNorm at its end, which tells one forward of all views from one forward a view."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.norm = encoder, nn.BatchNorm1d(6).double()
+
+    def forward(self, x: Tensor) -> Encoding:
+        return Encoding(self.norm(self.encoder(x).pooled))
 
 
 def made(cls: Any, *numbers: Any, **named: Any) -> Any:
@@ -77,6 +90,18 @@ def test_barlow_twins():
     torch.testing.assert_close(task(views_of(x)).loss, total, rtol=1e-10, atol=0)
 
 
+def test_barlow_twins_of_fewer_samples_than_features():
+    """The sum over smaller matrices is the sum over the cross-correlation, and so is its gradient."""
+    a, b = noise(4, 9).requires_grad_(), noise(4, 9, seed=1).requires_grad_()
+    u, v = (((z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt()) for z in (a, b))
+    c = u.T @ v / 4
+    expected = (c.diagonal() - 1).square().sum() + 0.01 * (c.square().sum() - c.diagonal().square().sum())
+    found = CrossCorrelation(0.01)(a, b)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(found, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
 def test_barlow_twins_of_whitened_equal_views_is_zero():
     z = whitened(32, 5)
     assert CrossCorrelation(0.005)(z, z).item() == pytest.approx(0, abs=1e-8)
@@ -110,9 +135,30 @@ def test_vicreg_by_hand():
     criterion = made(VICReg, 8, 4).criterion
     z = whitened(32, 4)
     z = z / z.std(0) * (1 - 1e-4) ** 0.5  # unit variance, with epsilon
-    assert criterion(z, z).item() == pytest.approx(0, abs=1e-8)
-    one = torch.ones(8, 4, dtype=torch.float64)
-    assert criterion(one, one).item() == pytest.approx(25 * (1 - math.sqrt(1e-4)), rel=1e-12)  # 24.75 at collapse
+    assert criterion(torch.stack([z, z])).item() == pytest.approx(0, abs=1e-8)
+    one = torch.ones(2, 8, 4, dtype=torch.float64)
+    assert criterion(one).item() == pytest.approx(25 * (1 - math.sqrt(1e-4)), rel=1e-12)  # 24.75 at collapse
+
+
+@pytest.mark.parametrize("batch", [4, 9])
+def test_covariances_whichever_of_the_two_matrices_is_smaller(batch: int):
+    """Fewer samples than features, and more; each place has covariances of its own."""
+    z = noise(batch, 3, 6)
+    expected = torch.zeros((), dtype=torch.float64)
+    for place in range(3):
+        squares = torch.cov(z[:, place].T).square()
+        expected = expected + (squares.sum() - squares.diagonal().sum()) / 6 / 3
+    torch.testing.assert_close(redundancy(z), expected, rtol=1e-10, atol=0)
+
+
+def test_vicreg_of_many_crops_counts_each_view_once():
+    z = noise(4, 7, 3)
+    spread = sum((1 - (view.var(0) + 1e-4).sqrt()).clamp(min=0).mean() for view in z) / 4
+    off = [torch.cov(view.T).square() for view in z]
+    shared = sum(squares.sum() - squares.diagonal().sum() for squares in off) / 3 / 4
+    pairs = [(i, j) for i in range(2) for j in range(4) if i != j]
+    distance = sum((z[i] - z[j]).square().mean() for i, j in pairs) / 6  # official code of VICRegL, `global_loss`
+    torch.testing.assert_close(Variability(5.0, 3.0, 2.0)(z), 5 * distance + 3 * spread + 2 * shared, rtol=1e-10, atol=0)
 
 
 # TiCo
@@ -188,8 +234,10 @@ def test_frossl_of_equal_orthogonal_features_is_minus_the_logarithm_of_their_num
 
 def test_w_mse():
     task = made(WMSE, 8, 3, whitening_size=6)
+    task.encoder = Normalizing(task.encoder)
     x, views = crops(batch=12), views_of(crops(batch=12))
-    z = torch.stack(task.projector(task.encoder(x.flatten(0, 1)).pooled).chunk(2))
+    h = torch.cat([task.encoder(view).pooled for view in x])  # each view by itself, and the projector sees both
+    z = torch.stack(task.projector(h).chunk(2))
     order = keyed.uniform(views.key, 1_000_011, 1)[:, 0].argsort()
     total = torch.zeros((), dtype=torch.float64)
     for group in order.split(6):
@@ -207,7 +255,30 @@ def test_whitened_samples_have_mean_zero_and_covariance_one():
     torch.testing.assert_close(x.transpose(1, 2) @ x / 9, torch.eye(3, dtype=torch.float64).expand(2, 3, 3), rtol=0, atol=1e-9)
 
 
+def test_w_mse_compares_every_pair_of_views():
+    task, x = made(WMSE, 8, 3, whitening_size=6), crops(views=4, batch=12)
+    white = task._whiten(task(views_of(x)).projection.unflatten(0, (4, 12)), views_of(x).key)
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    total = sum(2 - 2 * cosine_similarity(white[i], white[j], dim=1).mean() for i, j in pairs) / 6
+    torch.testing.assert_close(task(views_of(x)).loss, total, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("task", [MMCR, FroSSL])
+def test_tasks_of_any_number_of_views_use_all_of_them(task: Any):
+    task, x = made(task, 8, 4), crops(views=4)
+    step = task(views_of(x))
+    torch.testing.assert_close(step.loss, task.criterion(step.projection.unflatten(0, (4, 5))), rtol=1e-10, atol=0)
+
+
+def test_w_mse_in_half_precision_says_its_loss_in_float32():
+    with torch.autocast("cpu", torch.bfloat16):
+        step = made(WMSE, 8, 3, whitening_size=6).float()(views_of(crops(batch=12).float()))
+    assert step.loss.dtype == torch.float32
+
+
 def test_w_mse_refuses_what_it_cannot_whiten():
+    with pytest.raises(ValueError, match="6 projections do not span their 3 directions"):
+        whiten(torch.ones(2, 6, 3))
     with pytest.raises(ValueError, match=r"whitening_size=4 samples do not span projection_dim=4"):
         made(WMSE, 8, 4, whitening_size=4)
     with pytest.raises(ValueError, match=r"whitening_size=8 does not divide the batch of 5"):
@@ -304,6 +375,16 @@ def test_swav(progress: float):
         p = (z[other] @ c.T / 0.2).log_softmax(1)
         total = total - (q * p).sum() / 5 / 2  # equation 1, the mean of both directions (official code)
     torch.testing.assert_close(task(views_of(x)).loss, total, rtol=1e-10, atol=0)
+
+
+def test_swav_scores_in_full_precision():
+    """Half a percent of a cosine would be a tenth of its exponential at epsilon 0.05."""
+    task = made(SwAV, 8, 16, prototypes=6).float()
+    task.encoder.linear, task.projector = nn.Identity(), nn.Identity()  # what is left is prototypes and codes
+    task.progress, views = 0.5, views_of(crops().float())
+    loss = task(views).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(task(views).loss, loss)
 
 
 def test_uniform_scores_cost_the_logarithm_of_the_number_of_prototypes():

@@ -83,10 +83,11 @@ def test_data2vec(top: int):
     mask = block_mask(views.key, (4, 4), 0.6, 2)
     predicted = task.head(task.encoder(x[0], mask=mask).tokens)
     layers = task.teacher.module.encoder(x[0], layers=(0, 1)).layers[-top:]
-    target = sum(layer_norm(layer, layer.shape[-1:]) for layer in layers) / len(layers)
+    target = torch.stack([layer_norm(layer, layer.shape[-1:]) for layer in layers]).mean(0)
+    target = layer_norm(target, target.shape[-1:])  # official code, beit/engine_for_cyclical.py
     total, count = 0.0, 0
     for error in (predicted - target)[mask].abs().flatten().tolist():
-        total += error**2 / (2 * 0.5) if error <= 0.5 else error - 0.5 / 2  # equation 2
+        total += error**2 / (2 * 0.5) if error <= 0.5 else error - 0.5 / 2  # section 3.4
         count += 1
     step = task(views)
     assert step.loss.item() == pytest.approx(total / count, rel=1e-10)
@@ -96,7 +97,7 @@ def test_data2vec(top: int):
 
 def test_msn():
     task, x = moved(made(MSN, hidden_dim=8, projection_dim=4, prototypes=5, mask_ratio=0.4, entropy=0.7)), crops(2, 4)
-    local = crops(3, 4)[2:]
+    local = crops(4, 4)[2:]
     views: Views = views_of(x)._replace(local_crops=local)
     keep, _ = random_mask(views.key, 16, 0.4)
     c = normalize(task.prototypes.weight, dim=1)
@@ -104,6 +105,9 @@ def test_msn():
     def scores(branch: Any, h: Tensor) -> Tensor:
         return normalize(branch(h), dim=1) @ c.T
 
+    both = scores(
+        task.projector, torch.cat([task.encoder(crop).pooled for crop in local])
+    )  # BatchNorm sees crops of a size as one
     teacher = task.teacher.module
     target = (scores(teacher.head, teacher.encoder(x[0]).pooled).detach() / 0.1).softmax(1) ** (1 / 0.25)
     target = target / target.sum(1, keepdim=True)  # sharpened, then shared out
@@ -112,10 +116,10 @@ def test_msn():
         target = target / target.sum(1, keepdim=True)
     anchors = [
         (scores(task.projector, task.encoder(x[1], keep=keep).pooled) / 0.1).softmax(1),
-        (scores(task.projector, task.encoder(local[0]).pooled) / 0.1).softmax(1),
+        *(both / 0.1).softmax(1).chunk(2),
     ]
-    total = sum(-(target * p.log()).sum(1).mean() for p in anchors) / 2
-    mean = sum(p.mean(0) for p in anchors) / 2
+    total = sum(-(target * p.log()).sum(1).mean() for p in anchors) / 3
+    mean = sum(p.mean(0) for p in anchors) / 3
     total = total + 0.7 * (mean * mean.log()).sum()  # equation 1
     torch.testing.assert_close(task(views).loss, total, rtol=1e-9, atol=0)
 
@@ -174,7 +178,7 @@ def test_ijepa_predicts_from_the_context_alone():
 
 
 def test_histograms_of_gradients():
-    """Dalal and Triggs, pixel by pixel."""
+    """Dalal and Triggs with Sobel's filters (SlowFast, operators.py), pixel by pixel."""
     x = torch.randn(2, 3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     found = gradient_histograms(x, (3, 2), 5)
     expected = torch.zeros(2, 3, 5, 3, 2, dtype=torch.float64)
@@ -182,10 +186,12 @@ def test_histograms_of_gradients():
         for c in range(3):
             for row in range(6):
                 for column in range(4):
-                    across = x[b, c, row, min(column + 1, 3)] - x[b, c, row, max(column - 1, 0)]
-                    down = x[b, c, min(row + 1, 5), column] - x[b, c, max(row - 1, 0), column]
-                    angle = math.atan2(down, across) % math.pi
-                    which = min(4, int(angle / math.pi * 5))
+                    rows = [row - 1 if row else 1, row, row + 1 if row < 5 else 4]  # mirrored
+                    columns = [column - 1 if column else 1, column, column + 1 if column < 3 else 2]
+                    weights = ((0, 1), (1, 2), (2, 1))
+                    across = sum(w * (x[b, c, rows[i], columns[0]] - x[b, c, rows[i], columns[2]]) for i, w in weights)
+                    down = sum(w * (x[b, c, rows[0], columns[i]] - x[b, c, rows[2], columns[i]]) for i, w in weights)
+                    which = math.floor(math.atan2(across, down) / math.pi * 5) % 5
                     expected[b, c, which, row // 2, column // 2] += math.hypot(across, down)
     expected = expected / expected.norm(dim=2, keepdim=True)
     torch.testing.assert_close(found, expected)
@@ -199,7 +205,12 @@ def test_an_edge_is_seen_across_it_whichever_side_is_bright():
     edge[1, ..., :4] = 1
     found = gradient_histograms(edge, (1, 1), 4)[:, 0, :, 0, 0]
     assert torch.equal(found[0], found[1])
-    assert found[0].tolist() == [1, 0, 0, 0]
+    assert found[0].tolist() == [0, 0, 1, 0]
+
+
+def test_histograms_of_half_precision_are_made_in_float32():
+    x = torch.randn(2, 1, 8, 8).bfloat16()
+    assert torch.equal(gradient_histograms(x, (2, 2), 9), gradient_histograms(x.float(), (2, 2), 9))
 
 
 def test_maskfeat():
@@ -230,7 +241,8 @@ def test_crossmae(normalize: bool):
         for place in order[b, 4:10].tolist():  # 4 of 16 are shown, half of the others painted
             t = decoder.mask_token[0] + decoder.positions[place]  # (1, dim)
             for weights, norm, block in zip(decoder.mix, decoder.norms, decoder.blocks, strict=True):
-                context = norm(weights[0] * layers[0][b] + weights[1] * layers[1][b])  # section 3.4
+                shown = [torch.cat([seen.pooled[b][None], layer[b]]) for layer in layers]  # with the class token
+                context = norm(weights[0] * shown[0] + weights[1] * shown[1])
                 q, (k, v) = block.q(block.norm(t)), block.kv(context).chunk(2, dim=-1)
                 heads = [
                     (q[:, part] @ k[:, part].T / 2).softmax(-1) @ v[:, part] for part in (slice(0, 4), slice(4, 8))

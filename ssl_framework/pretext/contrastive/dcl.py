@@ -20,8 +20,8 @@ class DCL(PretextModule):
         encoder: any.
         hidden_dim: of the projector, as in SimCLR.
         projection_dim: where views are compared, as in SimCLR.
-        temperature: of the cosine similarities; 0.1 is the default of the implementation that the authors point to.
-        sigma: of DCLW's von Mises-Fisher weighting of positive pairs, 0.5 in the paper (section 3.3); None is DCL, without.
+        temperature: of the cosine similarities; 0.1 (github.com/raminnakhli/Decoupled-Contrastive-Learning, loss/dcl.py).
+        sigma: of DCLW's von Mises-Fisher weighting of positive pairs, 0.5 in the same code; None is DCL, without.
         training: see `PretextModule`.
     """
 
@@ -61,7 +61,7 @@ class DCL(PretextModule):
         return Step(loss, embedding=h.flatten(0, 1), projection=z)
 
     def _weigh(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of each pair: two minus its share of the mean over all processes, so that far pairs pull harder (equation 7)."""
+        """Of each pair: two minus its share of the mean over all processes, so that far pairs pull harder."""
         assert self.sigma is not None
         likeness = ((first * second).sum(1).detach() / self.sigma).exp()  # (B,)
         return 2 - likeness / mean_over_processes(likeness.mean())

@@ -15,16 +15,16 @@ from ssl_framework.types import Encoder, Step, Views
 class DenseCL(PretextModule):
     """MoCo v2 for every place of the map as well: its positive is the most alike place of the other view.
 
-    Wang et al., 2020, https://arxiv.org/abs/2011.09157
+    Wang et al., 2020, https://arxiv.org/abs/2011.09157. Local crops have no part in it.
 
     Args:
         encoder: any that has tokens; the places of a CNN's last map are its tokens.
-        hidden_dim: of both projectors; 2048 in the paper (section 3.2).
-        projection_dim: of a key; 128 (section 3.2).
+        hidden_dim: of both projectors; 2048 (official code, densecl_imagenet_200ep.py).
+        projection_dim: of a key; 128 (section 4.1).
         queue_size: negatives; 65,536 (section 4.1).
         momentum: of the key encoder; 0.999 (section 4.1).
         temperature: of the cosine similarities; 0.2 (section 4.1).
-        dense: weight of the loss of places, the rest is MoCo's; 0.5 (table 4).
+        dense: weight of the loss of places, the rest is MoCo's; 0.5 (official code, densecl_imagenet_200ep.py).
         training: see `PretextModule`.
     """
 
@@ -100,5 +100,6 @@ class DenseBranch(nn.Module):
 
 def alike(features: Tensor, others: Tensor) -> Tensor:
     """Of each place the most alike in the other view, by cosine: ``(B, N, D)`` twice to ``(B, N)`` (equation 4)."""
-    features, others = F.normalize(widen(features), dim=-1), F.normalize(others, dim=-1)
-    return torch.bmm(features, others.transpose(1, 2)).argmax(dim=-1)
+    features, others = F.normalize(widen(features), dim=-1), F.normalize(widen(others), dim=-1)
+    with torch.autocast(features.device.type, enabled=False):  # in half precision places tie
+        return torch.bmm(features, others.transpose(1, 2)).argmax(dim=-1)

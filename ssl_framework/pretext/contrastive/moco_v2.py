@@ -23,7 +23,7 @@ class MoCoV2(PretextModule):
         projection_dim: of a key; 128 (He et al., section 3.3).
         queue_size: negatives; 65,536 (He et al., figure 3).
         momentum: of the key encoder; 0.999 (He et al., section 4.1).
-        temperature: of the cosine similarities; 0.2 (table 2).
+        temperature: of the cosine similarities; 0.2 (section 3: best with the projector).
         training: see `PretextModule`.
     """
 

@@ -15,14 +15,15 @@ class MoCoV3(PretextModule):
     """A view predicts its other view, as a slowly moving encoder sees it, among those of the batch; no queue.
 
     Chen, Xie and He, 2021, https://arxiv.org/abs/2104.02057. The paper freezes the patch projection of vision transformers
-    (section 4.1); that belongs to the encoder and is not done here.
+    (section 4.2); that belongs to the encoder and is not done here.
 
     Args:
         encoder: any.
-        hidden_dim: of projector and predictor; 4096 in the paper (section 3).
-        projection_dim: where views are compared; 256 (section 3).
-        momentum: of the key encoder at the start, rising to 1 on a cosine; 0.99 (section 4.4, official code).
-        temperature: of the cosine similarities; 0.2 for vision transformers, 1.0 for ResNet-50 (official code, README).
+        hidden_dim: of projector and predictor; 4096 (official code, main_moco.py).
+        projection_dim: where views are compared; 256 (official code, main_moco.py).
+        projector_layers: 3 for vision transformers, 2 for ResNet-50 (official code, moco/builder.py).
+        momentum: of the key encoder at the start, rising to 1 on a cosine; 0.99 (official code, main_moco.py).
+        temperature: of the cosine similarities; 0.2 for vision transformers, 1.0 for ResNet-50 (official code, CONFIG.md).
         training: see `PretextModule`.
     """
 
@@ -41,13 +42,16 @@ class MoCoV3(PretextModule):
         encoder: Encoder,
         hidden_dim: int = 4096,
         projection_dim: int = 256,
+        projector_layers: int = 3,
         momentum: float = 0.99,
         temperature: float = 0.2,
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
         self.temperature = temperature
-        self.projector = _mlp(encoder.embed_dim, hidden_dim, hidden_dim, projection_dim)
+        if projector_layers < 1:
+            raise ValueError(f"projector_layers={projector_layers}: a projector has one layer or more.")
+        self.projector = _mlp(encoder.embed_dim, *[hidden_dim] * (projector_layers - 1), projection_dim)
         self.predictor = _mlp(projection_dim, hidden_dim, projection_dim)
         self.teacher = Teacher(Branch(self.encoder, self.projector), momentum)
         self.criterion = FullPrecision(InBatch(temperature))

@@ -56,15 +56,17 @@ class NNCLR(PretextModule):
     def forward(self, views: Views) -> Step:
         """Algorithm 1, each view by itself; the queue takes in the first view of every sample."""
         h = encode_crops(self.encoder, views)  # (V, B, D)
-        z = F.normalize(widen(each(self.projector, h)), dim=-1)  # (V, B, P)
+        projected = each(self.projector, h)  # (V, B, P)
+        z = F.normalize(widen(projected), dim=-1)
         neighbours = torch.stack([nearest(target, self.queue.rows) for target in z[:2].detach()])  # (2, B, P)
 
         # a neighbour looks for the prediction of its view among those of the batch (equation 3)
-        loss = compare_crops(lambda p, neighbour: self.criterion(neighbour, p), each(self.predictor, z), neighbours)
+        loss = compare_crops(lambda p, neighbour: self.criterion(neighbour, p), each(self.predictor, projected), neighbours)
         self.queue.stage(z[0])
         return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
 
 
 def nearest(z: Tensor, rows: Tensor) -> Tensor:
     """Of each ``(B, P)`` unit vector the most alike of ``(K, P)``."""
-    return rows[(z.to(rows.dtype) @ rows.T).argmax(dim=1)]
+    with torch.autocast(z.device.type, enabled=False):  # in half precision neighbours tie
+        return rows[(z.to(rows.dtype) @ rows.T).argmax(dim=1)]

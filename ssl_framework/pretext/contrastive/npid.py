@@ -21,9 +21,9 @@ class NPID(PretextModule):
     Args:
         encoder: any.
         projection_dim: of a vector; 128 in the paper (section 4.2).
-        negatives: samples drawn from the memory; 4096 (section 4.1).
+        negatives: samples drawn from the memory; 4096 (section 4.2).
         momentum: of the memory; 0.5 (official code, main.py).
-        temperature: of the cosine similarities; 0.07 (section 4.1).
+        temperature: of the cosine similarities; 0.07 (section 4.2).
         training: see `PretextModule`.
     """
 
@@ -60,9 +60,9 @@ class NPID(PretextModule):
         h = self.encoder(x).pooled  # (B, D)
         z = F.normalize(widen(self.projector(h)), dim=1)  # (B, P)
         with torch.autocast(z.device.type, enabled=False):
-            remembered = self.bank.look_up(index)  # (B, P)
-            own = (z * (remembered if self.training else z.detach())).sum(dim=1, keepdim=True) / self.temperature  # (B, 1)
-            others = z @ self.bank.draw(key, self.negatives).T / self.temperature  # (B, M)
+            remembered = self.bank.look_up(index) if self.training else z.detach()  # (B, P)
+            own = (z * remembered).sum(dim=1, keepdim=True) / self.temperature  # (B, 1)
+            others = z @ self.bank.draw(key, self.negatives)[1].T / self.temperature  # (B, M)
             samples = len(self.bank.rows)
             loss = contrast(own, others, self.constant(others) + math.log(samples), samples)
         self.bank.stage(index, z)

@@ -17,17 +17,18 @@ _STREAM = 1_000_027
 class PIRL(PretextModule):
     """Nine tiles in any order say the same as the whole picture, and the same as a memory of it.
 
-    Misra and van der Maaten, 2019, https://arxiv.org/abs/1912.01991, with the jigsaw as transformation. All samples of a
-    step have the same negatives.
+    Misra and van der Maaten, 2019, https://arxiv.org/abs/1912.01991, with the jigsaw as transformation. The tiles are those of
+    the second view if there is one, as the authors' code crops twice (VISSL, img_pil_to_patches_and_image.py). All samples of
+    a step have the same negatives, each but its own.
 
     Args:
         encoder: any.
-        projection_dim: of a vector; 128 in the paper (section 3.2).
-        negatives: samples drawn from the memory; 32,000 (section 3.3).
-        momentum: of the memory; 0.5 (section 3.3).
-        temperature: of the cosine similarities; 0.07 (section 3.3).
-        transformed: weight of the loss of tiles, the rest is that of the whole picture; 0.5 (section 3.3).
-        gap: share of a tile's side that is cut off all around, at random; 64 of 75 pixels stay (section 3.2).
+        projection_dim: of a vector; 128 (VISSL, pirl_jigsaw_4node_resnet50.yaml).
+        negatives: samples drawn from the memory; 32,000 (VISSL).
+        momentum: of the memory; 0.5 (VISSL).
+        temperature: of the cosine similarities; 0.07 (VISSL).
+        transformed: weight of the loss of tiles, the rest is that of the whole picture; 0.5 (VISSL).
+        gap: share of a tile's side that is cut off all around, at random; 64 of 85 pixels stay (VISSL, img_patches_tensor.py).
         training: see `PretextModule`.
     """
 
@@ -49,7 +50,7 @@ class PIRL(PretextModule):
         momentum: float = 0.5,
         temperature: float = 0.07,
         transformed: float = 0.5,
-        gap: float = 0.0733,
+        gap: float = 0.1235,
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
@@ -67,7 +68,8 @@ class PIRL(PretextModule):
         if index is None:
             raise ValueError("PIRL keeps a vector of every sample, and Views.index is None: give Views(..., index=...).")
         order = keyed.uniform(key, _STREAM, 9).argsort(dim=1)  # (B, 9)
-        pieces = tiles(x, 3, self.gap, key)[torch.arange(len(x), device=x.device)[:, None], order]  # (B, 9, C, h, w)
+        cut = views.global_crops[:2][-1]
+        pieces = tiles(cut, 3, self.gap, key)[torch.arange(len(x), device=x.device)[:, None], order]  # (B, 9, C, h, w)
 
         h = self.encoder(x).pooled  # (B, D)
         whole = F.normalize(widen(self.projector(h)), dim=1)  # (B, P): f(v_I)
@@ -75,16 +77,18 @@ class PIRL(PretextModule):
         jigsaw = F.normalize(widen(self.joint_projector(parts.flatten(1))), dim=1)  # (B, P): g(v_It)
 
         remembered = self.bank.look_up(index) if self.training else whole.detach()  # (B, P): m_I
-        others = self.bank.draw(key, self.negatives)  # (M, P)
+        drawn, others = self.bank.draw(key, self.negatives)  # (M,), (M, P)
+        own = (index[:, None] == drawn) & self.training  # (B, M): no negative of itself
         with torch.autocast(x.device.type, enabled=False):
-            loss = self.transformed * self._nce(remembered, jigsaw, others)
-            loss = loss + (1 - self.transformed) * self._nce(remembered, whole, others)
+            loss = self.transformed * self._nce(remembered, jigsaw, others, own)
+            loss = loss + (1 - self.transformed) * self._nce(remembered, whole, others, own)
         self.bank.stage(index, whole)
         return Step(loss, embedding=h, projection=whole)
 
-    def _nce(self, remembered: Tensor, z: Tensor, others: Tensor) -> Tensor:
+    def _nce(self, remembered: Tensor, z: Tensor, others: Tensor, own: Tensor) -> Tensor:
         """Equations 3 and 4: the probability of the right one, and of not being each of the wrong ones."""
-        own = (remembered * z).sum(dim=1, keepdim=True)  # (B, 1)
-        log_p = (torch.cat([own, z @ others.T], dim=1) / self.temperature).log_softmax(dim=1)  # (B, 1 + M)
+        right = (remembered * z).sum(dim=1, keepdim=True)  # (B, 1)
+        scores = (z @ others.T).masked_fill(own, -torch.inf)  # (B, M)
+        log_p = (torch.cat([right, scores], dim=1) / self.temperature).log_softmax(dim=1)  # (B, 1 + M)
         wrong = torch.log1p(-log_p[:, 1:].exp().clamp(max=1 - 1e-6))
         return -(log_p[:, 0] + wrong.sum(dim=1)).mean()

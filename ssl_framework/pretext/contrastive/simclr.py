@@ -13,12 +13,13 @@ from ssl_framework.types import Encoder, Step, Views
 class SimCLR(PretextModule):
     """Two views of a sample attract each other and repel every other sample of the batch.
 
-    Chen et al., 2020, https://arxiv.org/abs/2002.05709
+    Chen et al., 2020, https://arxiv.org/abs/2002.05709. The projector is that of the official code (tf2/model.py), with
+    BatchNorm behind both layers; the last one has a bias here.
 
     Args:
         encoder: any.
-        hidden_dim: of the projector; 2048 in the paper (section 4.2, ResNet-50).
-        projection_dim: where views are compared; 128 (section 2.1).
+        hidden_dim: of the projector; the width of the encoder in the official code, 2048 for ResNet-50.
+        projection_dim: where views are compared; 128 (section 2.3).
         temperature: of the cosine similarities; 0.1 is best with full training on ImageNet (table 5), 0.5 on CIFAR-10
             (appendix B.9).
         training: see `PretextModule`.

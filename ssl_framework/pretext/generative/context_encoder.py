@@ -11,7 +11,7 @@ class ContextEncoder(PretextModule):
     """Some rectangles are cut out of a picture, and painted from what surrounds them.
 
     Pathak et al., 2016, https://arxiv.org/abs/1604.07379: random blocks and the squared error, which is how the paper learns
-    features (sections 3.3 and 4.2); its adversarial loss serves sharper pictures.
+    features (sections 3.3 and 5.2); its adversarial loss serves sharper pictures.
 
     Args:
         encoder: any with a map of tokens: a CNN or a vision transformer.

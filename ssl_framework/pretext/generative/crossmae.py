@@ -10,15 +10,16 @@ from ssl_framework.types import Encoder, Step, Views
 class CrossMAE(PretextModule):
     """MAE whose decoder looks at the visible patches only, and paints only some of the hidden ones.
 
-    Fu et al., 2024, https://arxiv.org/abs/2401.14391
+    Fu et al., 2024, https://arxiv.org/abs/2401.14391. The decoder sees all layers behind the blocks, not their input, and the
+    class token of the last.
 
     Args:
         encoder: a `TokenEncoder`.
-        mask_ratio: share of patches hidden; 0.75 in the paper (section 4.1).
-        paint_ratio: share of the hidden patches that are painted; a third, a quarter of all (section 4.1).
-        decoder_dim: width of the decoder; 512 (section 4.1).
-        decoder_depth: its blocks; 12 (section 4.1).
-        decoder_heads: its attention heads; 16 (as MAE).
+        mask_ratio: share of patches hidden; 0.75 (official code, https://github.com/TonyLianLong/CrossMAE, README).
+        paint_ratio: share of the hidden patches that are painted; a third, a quarter of all (official code, README).
+        decoder_dim: width of the decoder; 512 (official code, models_cross.py, ViT-B).
+        decoder_depth: its blocks; 12 (official code, README).
+        decoder_heads: its attention heads; 16 (official code, models_cross.py, ViT-B).
         normalize_target: predict patches normalised by their own mean and standard deviation (as MAE).
         training: see `PretextModule`.
     """
@@ -69,8 +70,9 @@ class CrossMAE(PretextModule):
         keep, places = order[:, :shown], order[:, shown : shown + painted]  # (B, K), (B, M)
 
         seen = self.encoder(x, keep=keep, layers=range(self.encoder.num_layers - 1))
-        paint = widen(self.decoder((*seen.layers, seen.tokens), places))  # (B, M, P); the last layer behind the final norm
+        layers = (*seen.layers, seen.tokens)  # (B, K, D) each; the last behind the final norm
+        paint = widen(self.decoder(layers, places, prefix=seen.pooled))  # (B, M, P)
         patches = self.encoder.patchify(x)  # (B, N, P)
         target = normalized_patches(patches) if self.normalize_target else patches
-        error = paint - target.gather(1, places[..., None].expand_as(paint))
+        error = paint - widen(target).gather(1, places[..., None].expand_as(paint))
         return Step(error.square().mean(), embedding=seen.pooled)

@@ -10,12 +10,12 @@ from ssl_framework.types import Encoder, Step, Views
 class DenoisingAutoencoder(PretextModule):
     """Some pixels are taken away, and the whole input is painted again.
 
-    Vincent et al., 2008, Extracting and Composing Robust Features with Denoising Autoencoders, section 2.3: masking noise. The
-    encoder and its convolutional decoder are of today.
+    Vincent et al., 2008, Extracting and Composing Robust Features with Denoising Autoencoders, section 2.3: masking noise,
+    and the squared error of section 2.2. The encoder and its convolutional decoder are of today.
 
     Args:
         encoder: any with a map of tokens: a CNN or a vision transformer.
-        corruption: share of pixels taken away; 0.25 (section 4.1 tries 0.1 to 0.4).
+        corruption: share of pixels taken away; 0.25 (section 5: 0.1 to 0.4, by the data).
         decoder_dim: width of the decoder.
         decoder_depth: its doublings; at 32 pixels a map of 4 or 8 needs 2 or 3.
         training: see `PretextModule`.

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from ssl_framework.nn import TokenDecoder, normalized_patches, random_mask
+from ssl_framework.nn import TokenDecoder, normalized_patches, random_mask, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training, require_tokens
 from ssl_framework.types import Encoder, Step, Views
 
@@ -69,5 +69,5 @@ class MAE(PretextModule):
 
 def masked_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error of hidden patches alone: ``(B, N, P)`` twice and ``(B, N)`` to ``()``, in float32 or wider."""
-    error = (prediction.to(target.dtype) - target).square().mean(-1)  # (B, N)
+    error = (widen(prediction) - widen(target)).square().mean(-1)  # (B, N)
     return (error * mask).sum() / mask.sum()

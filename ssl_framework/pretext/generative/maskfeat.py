@@ -13,14 +13,15 @@ from ssl_framework.types import Encoder, Step, Views
 class MaskFeat(PretextModule):
     """Hidden patches are described, not painted: by histograms of the directions in which their brightness changes.
 
-    Wei et al., 2021, https://arxiv.org/abs/2112.09133. Blocks are hidden uniformly; the paper takes BEiT's rectangles.
+    Wei et al., 2021, https://arxiv.org/abs/2112.09133. Numbers are those of the official code for images
+    (https://github.com/facebookresearch/SlowFast). Blocks are hidden uniformly; the paper takes BEiT's rectangles.
 
     Args:
         encoder: a `TokenEncoder` of a grid of two axes.
-        mask_ratio: share of blocks hidden; 0.4 in the paper (section 5.1.2).
+        mask_ratio: share of blocks hidden; 0.4 (configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml).
         mask_block: tokens a side of a block.
-        bins: directions that are told apart; 9 (section 3.2).
-        cells: histograms of a patch along each side; 2, as 8 pixels of a patch of 16 (section 3.2).
+        bins: directions that are told apart; 9 (slowfast/models/masked.py).
+        cells: histograms of a patch along each side; 2, as 8 pixels of a patch of 16 (slowfast/models/masked.py).
         training: see `PretextModule`.
     """
 
@@ -48,6 +49,8 @@ class MaskFeat(PretextModule):
         super().__init__(encoder, **training)
         self.mask_ratio, self.mask_block, self.bins, self.cells = mask_ratio, mask_block, bins, cells
         self.head = nn.Linear(encoder.embed_dim, input_channels(self.encoder) * bins * cells**2)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)  # slowfast/models/head_helper.py, `MSSeparateHead`
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, views: Views) -> Step:
         """Hide, encode all, compare where hidden."""

@@ -4,6 +4,7 @@ from typing import Unpack
 
 import torch
 from lightly.models.modules import BarlowTwinsProjectionHead
+from lightly.utils import dist
 from torch import Tensor, nn
 
 from ssl_framework.nn import FullPrecision, compare_crops, each, encode_crops, mean_over_processes
@@ -66,8 +67,14 @@ class CrossCorrelation(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """``(B, P)`` twice to ``()``."""
-        c = mean_over_processes(standardize(first).T @ standardize(second) / len(first))  # (P, P)
-        wrong = (c - torch.eye(len(c), device=c.device, dtype=c.dtype)).square()
+        a, b = standardize(first), standardize(second)
+        batch, width = a.shape
+        if batch < width and dist.world_size() == 1:  # the squares of all elements of A'B, from matrices that are smaller
+            own = (a * b).mean(dim=0)  # (P,)
+            all_squares = ((a @ a.T) * (b @ b.T)).sum() / batch**2
+            return (own - 1).square().sum() + self.redundancy * (all_squares - own.square().sum())
+        c = mean_over_processes(a.T @ b / batch)  # (P, P)
+        wrong = (c - torch.eye(width, device=c.device, dtype=c.dtype)).square()
         own = wrong.diagonal().sum()
         return own + self.redundancy * (wrong.sum() - own)
 

@@ -13,7 +13,8 @@ from ssl_framework.types import Encoder, Step, Views
 class BYOL(PretextModule):
     """From one view, the student predicts what a slowly moving average of itself says of the other.
 
-    Grill et al., 2020, https://arxiv.org/abs/2006.07733
+    Grill et al., 2020, https://arxiv.org/abs/2006.07733. The last layers of projector and predictor have a bias, which the
+    official code leaves out (byol/utils/networks.py).
 
     Args:
         encoder: any.
@@ -53,6 +54,6 @@ class BYOL(PretextModule):
         z = each(self.projector, h)  # (V, B, P)
         t = each(self.teacher, views.global_crops[:2])  # (2, B, P), no gradient
 
-        # 2 - 2 cos(prediction, target), summed over both directions (equations 2 and 3)
+        # 2 - 2 cos(prediction, target), summed over both directions (equation 2, and below it)
         loss = 4 + 4 * compare_crops(self.criterion, each(self.predictor, z), t)
         return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))

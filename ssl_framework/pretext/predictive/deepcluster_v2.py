@@ -1,4 +1,4 @@
-"""DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882, appendix D."""
+"""DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882."""
 
 from typing import Unpack
 
@@ -14,8 +14,9 @@ from ssl_framework.types import Encoder, Step, Views
 class DeepClusterV2(PretextModule):
     """Every crop says to which clusters its sample belonged at the end of the last pass over the data.
 
-    Caron et al., 2020, https://arxiv.org/abs/2006.09882, appendix D. The first global crop is clustered. In the first pass
-    the centroids are random; the official code goes over the data once before it trains.
+    Caron et al., 2020, https://arxiv.org/abs/2006.09882, where it is a baseline. The first global crop is clustered; in the
+    official code clusterings take turns with the second. In the first pass the centroids are random; the official code goes
+    over the data once before it trains.
 
     Args:
         encoder: any.
@@ -61,7 +62,8 @@ class DeepClusterV2(PretextModule):
         z = F.normalize(widen(together(self.projector, h)), dim=-1)  # (V, B, P)
 
         labels = self.clusters.labels(views.index, z[0])  # (C, B)
-        scores = torch.einsum("vbp,ckp->vcbk", z, self.clusters.centroids.to(z.dtype)) / self.temperature
+        with torch.autocast(z.device.type, enabled=False):
+            scores = torch.einsum("vbp,ckp->vcbk", z, self.clusters.centroids.to(z.dtype)) / self.temperature
         loss = self.criterion(scores.flatten(0, 2), labels.expand(len(z), -1, -1).flatten())
         self.clusters.stage(views.index, z[0])
         return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))

@@ -28,16 +28,16 @@ class DINO(PretextModule):
 
     Args:
         encoder: any.
-        hidden_dim: of the head; 2048 in the paper (appendix C).
-        bottleneck_dim: where samples meet prototypes; 256 (appendix C).
-        prototypes: how many prototypes; 65,536 (section 3.2).
-        momentum: of the teacher at the start, rising to 1 on a cosine; 0.996 (section 3.2).
-        centre_momentum: of the mean that the teacher's scores are centred by; 0.9 (official code, main_dino.py).
-        temperature: of the student; 0.1 (section 3.2).
-        teacher_temperature: of the teacher; 0.04 at the start, which is the official code's default to the end, too.
+        hidden_dim: of the head; 2048 (official code, vision_transformer.py, DINOHead).
+        bottleneck_dim: where samples meet prototypes; 256 (official code, vision_transformer.py, DINOHead).
+        prototypes: how many prototypes; 65,536 (official code, main_dino.py, as what follows).
+        momentum: of the teacher at the start, rising to 1 on a cosine; 0.996.
+        centre_momentum: of the mean that the teacher's scores are centred by; 0.9.
+        temperature: of the student; 0.1.
+        teacher_temperature: of the teacher; 0.04 at the start, and by the code's default to the end, too.
         final_teacher_temperature: what it rises to, for vision transformers 0.07 (section 3.2).
         warmup_share: share of training in which it rises; 30 of 100 epochs (section 3.2).
-        freeze_share: share of training in which prototypes stand still; 1 of 100 epochs (official code, main_dino.py).
+        freeze_share: share of training in which prototypes stand still; 1 of 100 epochs (official code).
         training: see `PretextModule`.
     """
 

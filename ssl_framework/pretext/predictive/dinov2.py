@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 from ssl_framework.nn import (
     DINOHead,
+    FullPrecision,
     Teacher,
     TokenBranch,
     compare_crops,
     cross_entropy,
+    encode_local_crops,
     gather,
     mean_per_sample,
     own_rows,
@@ -28,6 +30,8 @@ class DINOv2(PretextModule):
     """iBOT with a head of its own for tokens, Sinkhorn's assignment in place of centres, and embeddings that keep apart.
 
     Oquab et al., 2023, https://arxiv.org/abs/2304.07193. Tokens are hidden in blocks, where the paper takes BEiT's rectangles.
+    Two heads and Sinkhorn are as in the paper (section 4) and train/vitg14.yaml of the official code, whose default is one head
+    and centres. The nearest neighbour is sought among the samples of all processes, there among those of one.
 
     Args:
         encoder: a `TokenEncoder`.
@@ -44,7 +48,7 @@ class DINOv2(PretextModule):
         final_teacher_temperature: what it rises to; 0.07 (official code).
         warmup_share: share of training in which it rises; 30 of 100 epochs (official code).
         freeze_share: share of training in which prototypes stand still; 1 of 100 epochs (official code).
-        spread: weight of the KoLeo term that keeps embeddings apart; 0.1 (section 4).
+        spread: weight of the KoLeo term that keeps embeddings apart; 0.1 (official code).
         training: see `PretextModule`.
     """
 
@@ -87,26 +91,26 @@ class DINOv2(PretextModule):
         self.head = DINOHead(encoder.embed_dim, hidden_dim, bottleneck_dim, prototypes)
         self.token_head = DINOHead(encoder.embed_dim, hidden_dim, bottleneck_dim, prototypes)
         self.teacher = Teacher(TokenBranch(self.encoder, self.head, self.token_head), momentum)
+        self.closeness = FullPrecision(kozachenko_leonenko)
 
     def forward(self, views: Views) -> Step:
         """The student sees masked global crops and whole local ones, the teacher whole global crops."""
         x = views.global_crops[:2].flatten(0, 1)  # (2 * B, ...)
         mask = torch.cat([varied_mask(views.key, self.encoder.grid, *self.mask, crop=crop) for crop in range(2)])  # (2 * B, N)
         seen = self.encoder(x, mask=mask)
-        locals_ = [self.encoder(crop).pooled for crop in (() if views.local_crops is None else views.local_crops)]
-        h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *(pooled[None] for pooled in locals_)])  # (V, B, D)
+        h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *encode_local_crops(self.encoder, views)])  # (V, B, D)
         frozen = self.progress < self.freeze_share
-        s, s_tokens = self.head(h, frozen=frozen), self.token_head(seen.tokens, frozen=frozen)
+        s, s_tokens = self.head(h, frozen=frozen), self.token_head(seen.tokens[mask], frozen=frozen)  # (M, K) of M hidden
 
-        t, t_tokens = self.teacher(x)  # (2 * B, K), (2 * B, N, K), no gradient
+        t, t_tokens = self.teacher(x, only=mask)  # (2 * B, K), (M, K), no gradient
         sharpness = ramp(self.progress, self.warmup_share, *self.teacher_temperatures)
         target = sinkhorn(t, sharpness).unflatten(0, (2, -1))
-        token_target = sinkhorn(t_tokens.flatten(0, 1), sharpness, weight=mask.flatten()).view_as(t_tokens)
+        token_target = sinkhorn(t_tokens, sharpness)  # (M, K)
 
         crops = compare_crops(cross_entropy, widen(s) / self.temperature, target)
-        distance = -(token_target * (widen(s_tokens) / self.temperature).log_softmax(dim=-1)).sum(dim=-1)  # (2 * B, N)
+        distance = -(token_target * (widen(s_tokens) / self.temperature).log_softmax(dim=-1)).sum(dim=-1)  # (M,)
         tokens = mean_per_sample(distance, mask)
-        apart = kozachenko_leonenko(widen(h[0])) + kozachenko_leonenko(widen(h[1]))
+        apart = self.closeness(h[0]) + self.closeness(h[1])
         logs = {"crops": crops.detach(), "tokens": tokens.detach(), "apart": apart.detach()}
         loss = crops + tokens + self.spread * apart
         return Step(loss, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs)

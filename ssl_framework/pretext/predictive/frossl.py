@@ -16,13 +16,13 @@ class FroSSL(PretextModule):
     """Views agree, and the features of each view spread their variance over all directions.
 
     Skean et al., 2023, https://arxiv.org/abs/2310.02903; the form for any number of views
-    (https://github.com/OFSkean/FroSSL, ``multiview_frossl_loss_func``).
+    (https://github.com/OFSkean/FroSSL, solo/losses/frossl.py, ``multiview_frossl_loss_func``), which does not centre features.
 
     Args:
         encoder: any.
-        hidden_dim: of the projector; 2048 in the paper (official code, scripts/pretrain/imagenet-100).
+        hidden_dim: of the projector; 2048 (official code, scripts/pretrain/imagenet100).
         projection_dim: of its output; 1024 (official code).
-        invariance: weight of the distance between views; 1 (official code).
+        invariance: weight of the distance between views; 1 (official code; 2 for all of ImageNet, 1.4 for STL-10).
         training: see `PretextModule`.
     """
 
@@ -50,7 +50,7 @@ class FroSSL(PretextModule):
 
     def forward(self, views: Views) -> Step:
         """Each view by itself."""
-        h = encode_crops(self.encoder, views)  # (V, B, D)
+        h = encode_crops(self.encoder, views, every=True)  # (V, B, D)
         z = each(self.projector, h)  # (V, B, P)
         return Step(self.criterion(z), embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
 

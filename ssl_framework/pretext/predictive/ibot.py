@@ -3,7 +3,6 @@
 from typing import Unpack
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_framework.nn import (
@@ -13,6 +12,7 @@ from ssl_framework.nn import (
     TokenBranch,
     compare_crops,
     cross_entropy,
+    encode_local_crops,
     mean_per_sample,
     varied_mask,
     widen,
@@ -29,18 +29,18 @@ class IBOT(PretextModule):
 
     Args:
         encoder: a `TokenEncoder`.
-        hidden_dim: of the head, which crops and tokens share; 2048 in the paper (section 4, as DINO).
+        hidden_dim: of the head, which crops and tokens share; 2048 (as DINO).
         bottleneck_dim: where samples meet prototypes; 256 (as DINO).
-        prototypes: 8192 (section 4.1).
-        mask_low: least share of tokens hidden; 0.1 (section 3.2: 0.3 with a variation of 0.2).
+        prototypes: 8192 (official code, main_ibot.py).
+        mask_low: least share of tokens hidden; 0.1 (official code, loader.py, told 0.3 with a variation of 0.2).
         mask_high: largest; 0.5.
-        mask_share: of crops that hide any; 0.5 (section 3.2).
+        mask_share: of crops that hide any; 0.5 (official code, loader.py, told ratios of 0 and 0.3).
         mask_block: tokens a side of a block.
         momentum: of the teacher at the start, rising to 1 on a cosine; 0.996 (as DINO).
         centre_momentum: of both centres; 0.9 (official code, main_ibot.py).
         temperature: of the student; 0.1 (as DINO).
         teacher_temperature: of the teacher at the start; 0.04 (as DINO).
-        final_teacher_temperature: what it rises to; 0.07 (as DINO).
+        final_teacher_temperature: what it rises to, for crops as for tokens; 0.07 (as DINO).
         warmup_share: share of training in which it rises; 30 of 100 epochs (official code).
         freeze_share: share of training in which prototypes stand still; 1 of 100 epochs (official code).
         training: see `PretextModule`.
@@ -87,28 +87,23 @@ class IBOT(PretextModule):
         self.centre, self.token_centre = Centre(prototypes, centre_momentum), Centre(prototypes, centre_momentum)
 
     def forward(self, views: Views) -> Step:
-        """The student sees masked global crops and whole local ones, the teacher whole global crops."""
+        """The student sees masked global crops and whole local ones, the teacher whole global crops (section 3.1)."""
         x = views.global_crops[:2].flatten(0, 1)  # (2 * B, ...)
         mask = torch.cat([varied_mask(views.key, self.encoder.grid, *self.mask, crop=crop) for crop in range(2)])  # (2 * B, N)
         seen = self.encoder(x, mask=mask)
-        locals_ = [self.encoder(crop).pooled for crop in (() if views.local_crops is None else views.local_crops)]
-        h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *(pooled[None] for pooled in locals_)])  # (V, B, D)
+        h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *encode_local_crops(self.encoder, views)])  # (V, B, D)
         frozen = self.progress < self.freeze_share
-        s, s_tokens = self.head(h, frozen=frozen), self.head(seen.tokens, frozen=frozen)  # (V, B, K), (2 * B, N, K)
+        s, s_tokens = self.head(h, frozen=frozen), self.head(seen.tokens[mask], frozen=frozen)  # (V, B, K), (M, K) of M hidden
 
         t, t_tokens = (widen(scores) for scores in self.teacher(x))  # (2 * B, K), (2 * B, N, K), no gradient
         sharpness = ramp(self.progress, self.warmup_share, *self.teacher_temperatures)
         target = F.softmax((t - self.centre.value) / sharpness, dim=-1)
-        token_target = F.softmax((t_tokens - self.token_centre.value) / sharpness, dim=-1)
+        token_target = F.softmax((t_tokens[mask] - self.token_centre.value) / sharpness, dim=-1)  # (M, K)
         self.centre.stage(t)
         self.token_centre.stage(t_tokens)
 
-        crops = compare_crops(cross_entropy, widen(s) / self.temperature, target.unflatten(0, (2, -1)))  # equation 3
-        tokens = mean_per_sample(distance(widen(s_tokens) / self.temperature, token_target), mask)  # equation 2
+        crops = compare_crops(cross_entropy, widen(s) / self.temperature, target.unflatten(0, (2, -1)))  # L_[CLS]
+        distance = -(token_target * (widen(s_tokens) / self.temperature).log_softmax(dim=-1)).sum(dim=-1)  # (M,)
+        tokens = mean_per_sample(distance, mask)  # L_MIM
         logs = {"crops": crops.detach(), "tokens": tokens.detach()}
         return Step(crops + tokens, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs)
-
-
-def distance(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of each token: ``(B, N, K)`` twice to ``(B, N)``."""
-    return -(target * logits.log_softmax(dim=-1)).sum(dim=-1)

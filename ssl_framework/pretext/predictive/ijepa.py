@@ -14,18 +14,19 @@ from ssl_framework.types import Encoder, Step, Views
 class IJEPA(PretextModule):
     """From some tokens of a picture, predict what a slowly moving encoder that sees all of it says of several blocks.
 
-    Assran et al., 2023, https://arxiv.org/abs/2301.08243. Blocks have fixed sizes, see `nn.target_blocks`.
+    Assran et al., 2023, https://arxiv.org/abs/2301.08243. Blocks have fixed sizes, see `nn.target_blocks`. The
+    distance is the smooth L1 of the official code (src/train.py); the paper's is squared.
 
     Args:
         encoder: a `TokenEncoder`.
-        blocks: to be predicted; 4 in the paper (section 3).
-        block_share: of the tokens that a block covers; 0.175, the middle of 0.15 and 0.2 (section 3).
-        block_ratio_low: smallest height of a block over its width; 0.75 (section 3).
+        blocks: to be predicted; 4 (official code, configs, as what follows).
+        block_share: of the tokens that a block covers; 0.175, the middle of 0.15 and 0.2.
+        block_ratio_low: smallest height of a block over its width; 0.75.
         block_ratio_high: largest; 1.5.
-        predictor_dim: width of the predictor; 384 (appendix A.1).
-        predictor_depth: its blocks; 6 for ViT-B, 12 for larger ones (appendix A.1).
-        predictor_heads: its attention heads; 12 (official code, configs).
-        momentum: of the target encoder at the start, rising to 1; 0.996 (appendix A.1).
+        predictor_dim: width of the predictor; 384.
+        predictor_depth: its blocks; 6, the default of src/helper.py, for a ViT-B; 12 for a ViT-H.
+        predictor_heads: its attention heads; 12, as many as those of a ViT-B, its encoder (src/helper.py).
+        momentum: of the target encoder at the start, rising to 1 on a straight line; 0.996 (src/train.py).
         training: see `PretextModule`.
     """
 
@@ -61,7 +62,7 @@ class IJEPA(PretextModule):
         self.predictor = TokenPredictor(
             encoder.embed_dim, tokens.grid, dim=predictor_dim, depth=predictor_depth, num_heads=predictor_heads
         )
-        self.teacher = Teacher(Tokens(self.encoder), momentum)
+        self.teacher = Teacher(Tokens(self.encoder), momentum, rise="linear")
 
     def forward(self, views: Views) -> Step:
         """The context goes through the encoder once, each block through the predictor."""

@@ -16,14 +16,16 @@ _STREAM = 1_000_021
 class Jigsaw(PretextModule):
     """Nine tiles of a picture are put in another order: which one?
 
-    Noroozi and Favaro, 2016, https://arxiv.org/abs/1603.09246
+    Noroozi and Favaro, 2016, https://arxiv.org/abs/1603.09246. Each tile is standardised by itself, for neighbours have alike
+    means and contrasts, which would tell the order (the paper's shortcuts). The paper also jitters colours against
+    chromatic aberration; that belongs to the views.
 
     Args:
         encoder: any.
-        tile_dim: what a tile is projected to; 512 in the paper's fc6 (section 3.1).
-        hidden_dim: of the classifier; 4096 in its fc7 (section 3.1).
-        permutations: orders that are told apart; 1000 is best (table 6).
-        gap: share of a tile's side that is cut off all around, at random; 64 of 75 pixels stay (section 3.2).
+        tile_dim: what a tile is projected to; 512 in the paper's fc6 (figure 3).
+        hidden_dim: of the classifier; 4096 in its fc7 (figure 3).
+        permutations: orders that are told apart; 1000 is best (ablation of the permutation set).
+        gap: share of a tile's side that is cut off all around, at random; 64 of 75 pixels stay (figure 3).
         training: see `PretextModule`.
     """
 
@@ -59,10 +61,16 @@ class Jigsaw(PretextModule):
         x = views.global_crops[0]  # (B, C, H, W)
         key = require_key(views.key, "Orders")
         label = (keyed.uniform(key, _STREAM, 1)[:, 0] * len(self.orders)).long()  # (B,)
-        pieces = tiles(x, 3, self.gap, key)  # (B, 9, C, h, w)
+        pieces = standardised(tiles(x, 3, self.gap, key))  # (B, 9, C, h, w)
         mixed = pieces[torch.arange(len(x), device=x.device)[:, None], self.orders[label]]
 
         h = self.encoder(mixed.flatten(0, 1)).pooled.unflatten(0, (-1, 9))  # (B, 9, D)
         logits = self.head(self.tile_head(h).flatten(1))  # (B, P)
         accuracy = (logits.argmax(1) == label).float().mean()
         return Step(self.criterion(logits, label), embedding=h.mean(dim=1), logs={"accuracy": accuracy})
+
+
+def standardised(pieces: Tensor) -> Tensor:
+    """``(..., C, h, w)`` with mean 0 and deviation 1 in every tile; a tile without contrast becomes 0."""
+    deviation, mean = torch.std_mean(pieces, dim=(-3, -2, -1), correction=0, keepdim=True)
+    return (pieces - mean) / deviation.clamp(min=1e-4)

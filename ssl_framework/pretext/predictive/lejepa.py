@@ -7,7 +7,7 @@ from lightly.models.modules.heads import LeJEPAProjectionHead
 from torch import Tensor, nn
 
 from ssl_framework import keyed
-from ssl_framework.nn import FullPrecision, encode_crops, gather, mean_over_processes, require_key, together
+from ssl_framework.nn import FullPrecision, encode_crops, gather, mean_over_processes, require_key, together, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -23,8 +23,9 @@ class LeJEPA(PretextModule):
         encoder: any.
         hidden_dim: of the projector; 2048 (official example, MINIMAL.md).
         projection_dim: of its output; 64. It is 16 in the official example.
-        regularity: weight of the test for a normal distribution, the paper's lambda; 0.05 (section 6.1).
-        directions: random directions that are tested in a step; 1024 (README of the official code).
+        regularity: weight of the test for a normal distribution, the paper's lambda; 0.05, and 0.02 in the official
+            example.
+        directions: random directions that are tested in a step; 1024 (official README).
         training: see `PretextModule`.
     """
 
@@ -57,7 +58,7 @@ class LeJEPA(PretextModule):
     def forward(self, views: Views) -> Step:
         """Algorithm 2."""
         h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
-        z = together(self.projector, h)  # (V, B, P)
+        z = widen(together(self.projector, h))  # (V, B, P)
         prediction = (z - z[:2].mean(dim=0)).square().mean()
         normality = self.normality(z, self._draw(views.key, z.shape[-1]))
         loss = (1 - self.regularity) * prediction + self.regularity * normality
@@ -74,7 +75,8 @@ class LeJEPA(PretextModule):
 class SIGReg(nn.Module):
     """Epps and Pulley's test of each random projection against the standard normal, over all processes (algorithm 1).
 
-    The integral over [-5, 5] has 17 knots in the paper; its integrand is even, so half of them are computed.
+    The integral over [-5, 5] has 17 knots in the paper; its integrand is even, so half of them are computed. The official code
+    spends all 17 on [0, 3] (lejepa/univariate/epps_pulley.py).
     """
 
     def __init__(self) -> None:

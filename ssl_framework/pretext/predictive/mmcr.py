@@ -15,13 +15,14 @@ from ssl_framework.types import Encoder, Step, Views
 class MMCR(PretextModule):
     """The mean of a sample's views is long, so views agree, and these means fill all directions.
 
-    Yerxa et al., 2023, https://arxiv.org/abs/2303.03307. More views are better (figure 4): all that are made are used.
+    Yerxa et al., 2023, https://arxiv.org/abs/2303.03307. All views that are made are used. Without the momentum encoder that
+    the official code can add to the means (https://github.com/ThomasYerxa/mmcr, ``MMCR_Momentum``).
 
     Args:
         encoder: any.
-        hidden_dim: of the projector; 8192 in the paper (section 3.1).
-        projection_dim: of its output; 512 (section 3.1).
-        compression: weight of the views' own extent, the paper's lambda; 0 on ImageNet (section 3.1).
+        hidden_dim: of the projector; 8192 (official code, mmcr/imagenet/models.py).
+        projection_dim: of its output; 512 (official code).
+        compression: weight of the views' own extent, the paper's lambda; 0 (official code, pretrain_imagenet.py).
         training: see `PretextModule`.
     """
 
@@ -51,13 +52,13 @@ class MMCR(PretextModule):
 
     def forward(self, views: Views) -> Step:
         """All views in one forward, as the official code does."""
-        h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
+        h = encode_crops(self.encoder, views, joined=True, every=True)  # (V, B, D)
         z = together(self.projector, h)  # (V, B, P)
         return Step(self.criterion(z), embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
 
 
 class ManifoldCapacity(nn.Module):
-    """Equation 3, over the batch of all processes.
+    """Nuclear norms of means and of views, over the batch of all processes (official code, mmcr/imagenet/loss_mmcr.py).
 
     Args:
         compression: the weight lambda.

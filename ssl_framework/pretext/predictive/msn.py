@@ -8,13 +8,15 @@ from torch import Tensor
 
 from ssl_framework.nn import (
     Branch,
+    FullPrecision,
     Prototypes,
     Teacher,
     cross_entropy,
+    encode_local_crops,
     mean_over_processes,
     random_mask,
     sinkhorn,
-    widen,
+    together,
 )
 from ssl_framework.pretext.base import Card, PretextModule, Training, require_tokens
 from ssl_framework.types import Encoder, Step, Views
@@ -27,14 +29,15 @@ class MSN(PretextModule):
 
     Args:
         encoder: a `TokenEncoder`.
-        mask_ratio: share of tokens dropped from the anchor; 0.15 for ViT-S (appendix C, table 8).
-        hidden_dim: of the projector; 2048 (official code, configs/pretrain).
-        projection_dim: where samples meet prototypes; 256 (official code).
-        prototypes: 1024 (section 4).
-        momentum: of the teacher at the start, rising to 1; 0.996 (appendix C).
-        temperature: of the anchor's scores; 0.1 (appendix C).
-        sharpness: temperature of the target's scores, as a share of `temperature`; 0.25 (appendix C).
-        entropy: weight of the mean entropy that keeps all prototypes in use; 1 (appendix C).
+        mask_ratio: share of tokens dropped from the anchor; 0.15 for ViT-S (official code,
+            configs/pretrain/msn_vits16.yaml, as what follows).
+        hidden_dim: of the projector; 2048.
+        projection_dim: where samples meet prototypes; 256.
+        prototypes: 1024.
+        momentum: of the teacher at the start, rising to 1 on a straight line; 0.996 (src/msn_train.py).
+        temperature: of the anchor's scores; 0.1.
+        sharpness: temperature of the target's scores, as a share of `temperature`; 0.25.
+        entropy: weight of the mean entropy that keeps all prototypes in use; 1.
         training: see `PretextModule`.
     """
 
@@ -68,26 +71,25 @@ class MSN(PretextModule):
         self.mask_ratio, self.temperature, self.sharpness, self.entropy = mask_ratio, temperature, sharpness, entropy
         self.projector = MSNProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
         self.prototypes = Prototypes(projection_dim, prototypes)
-        self.teacher = Teacher(Branch(self.encoder, self.projector), momentum)
+        self.teacher = Teacher(Branch(self.encoder, self.projector), momentum, rise="linear")
 
     def forward(self, views: Views) -> Step:
-        """The second view is the anchor, and local crops are further ones, without dropped tokens (section 3)."""
+        """The second view is the anchor, and local crops are others, which drop no tokens (official code, src/deit.py)."""
         first, second = views.global_crops[:2]  # (B, ...) each
         keep, _ = random_mask(views.key, self.encoder.num_tokens, self.mask_ratio)  # (B, K)
-        locals_ = () if views.local_crops is None else views.local_crops
-        h = [self.encoder(second, keep=keep).pooled, *(self.encoder(crop).pooled for crop in locals_)]
-        z = [self.projector(pooled) for pooled in h]  # (B, P) each
-        scores = widen(torch.stack([self.prototypes(anchor) for anchor in z])) / self.temperature  # (1 + L, B, K)
+        h = [self.encoder(second, keep=keep).pooled[None], *encode_local_crops(self.encoder, views)]  # (1, B, D), (L, B, D)
+        z = torch.cat([together(self.projector, crops) for crops in h])  # (1 + L, B, P)
+        likeness = FullPrecision(self.prototypes)  # over a temperature of 0.025, cosines of half precision are noise
+        scores = likeness(z) / self.temperature  # (1 + L, B, K)
 
         with torch.no_grad():
-            likes = widen(self.prototypes(self.teacher(first)))  # (B, K), no gradient
-            sharp = (likes / (self.temperature * self.sharpness)).log_softmax(dim=-1)
+            sharp = (likeness(self.teacher(first)) / (self.temperature * self.sharpness)).log_softmax(dim=-1)  # (B, K)
             target = sinkhorn(sharp, epsilon=1.0)  # of sharpened probabilities (official code, src/losses.py)
         prediction = torch.stack([cross_entropy(anchor, target) for anchor in scores]).mean()
         spread = negative_entropy(scores.softmax(dim=-1))
         loss = prediction + self.entropy * spread  # equation 1
         logs = {"prediction": prediction.detach(), "spread": spread.detach()}
-        return Step(loss, embedding=torch.cat(h), projection=torch.cat(z), logs=logs)
+        return Step(loss, embedding=torch.cat(h).flatten(0, 1), projection=z.flatten(0, 1), logs=logs)
 
 
 def negative_entropy(probabilities: Tensor) -> Tensor:

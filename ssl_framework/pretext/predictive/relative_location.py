@@ -18,11 +18,11 @@ class RelativeLocation(PretextModule):
     """Of two tiles of a picture, one of them from the middle: where is the other?
 
     Doersch et al., 2015, https://arxiv.org/abs/1505.05192. A gap and a random shift part the tiles, so that no
-    edge that goes on gives the answer away (section 3.1).
+    edge that goes on gives the answer away (section 3.1). The paper also drops colours, against chromatic aberration.
 
     Args:
         encoder: any.
-        hidden_dim: of the classifier; 4096 in the paper (section 3).
+        hidden_dim: of the classifier; 4096 in the paper, where a second such layer follows (figure 3).
         gap: share of a cell's side that is cut off at each end, at random places; the paper leaves half a tile between two
             (section 3.1), which small images have no room for.
         training: see `PretextModule`.

@@ -25,18 +25,19 @@ from ssl_framework.types import Encoder, Step, Views
 class SwAV(PretextModule):
     """One view predicts to which prototypes the other is assigned, where every prototype gets its share of the batch.
 
-    Caron et al., 2020, https://arxiv.org/abs/2006.09882
+    Caron et al., 2020, https://arxiv.org/abs/2006.09882. Defaults are those of batches of 256 (official code,
+    scripts/swav_200ep_bs256_pretrain.sh). Prototypes are normalised where they are used, and not between steps as there.
 
     Args:
         encoder: any.
-        hidden_dim: of the projector; 2048 in the paper (appendix A).
-        projection_dim: where samples meet prototypes; 128 (appendix A).
-        prototypes: 3000 (section 4).
-        temperature: of the student's scores; 0.1 (appendix A).
-        epsilon: of Sinkhorn's assignment; 0.05 (appendix A).
-        queue_size: samples of earlier batches that are assigned with a small batch; 3840 (section 4.4), 0 for large batches.
-        queue_start: share of training after which the queue helps; 15 of 200 epochs (section 4.4).
-        freeze_share: share of training in which prototypes stand still; 313 of 125,200 steps (official code, README).
+        hidden_dim: of the projector; 2048 (main_swav.py).
+        projection_dim: where samples meet prototypes; 128.
+        prototypes: 3000.
+        temperature: of the student's scores; 0.1.
+        epsilon: of Sinkhorn's assignment; 0.05.
+        queue_size: samples of earlier batches that are assigned with a small batch; 3840, and 0 for large batches.
+        queue_start: share of training after which the queue helps; 15 of 200 epochs.
+        freeze_share: share of training in which prototypes stand still; 5005 steps, which are one of 200 epochs.
         training: see `PretextModule`.
     """
 
@@ -60,7 +61,7 @@ class SwAV(PretextModule):
         epsilon: float = 0.05,
         queue_size: int = 3840,
         queue_start: float = 0.075,
-        freeze_share: float = 0.0025,
+        freeze_share: float = 0.005,
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
@@ -75,9 +76,10 @@ class SwAV(PretextModule):
         """Crops of one size go through together (official code, main_swav.py)."""
         h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
         z = F.normalize(widen(together(self.projector, h)), dim=-1)  # (V, B, P)
-        scores = self.prototypes(z, frozen=self.progress < self.freeze_share)  # (V, B, K)
+        with torch.autocast(z.device.type, enabled=False):  # half a percent of a score is a tenth of its exponential
+            scores = self.prototypes(z, frozen=self.progress < self.freeze_share)  # (V, B, K)
+            codes = torch.stack([self._assign(scores[i].detach(), i) for i in range(2)])  # (2, B, K)
 
-        codes = torch.stack([self._assign(scores[i].detach(), i) for i in range(2)])  # (2, B, K)
         loss = compare_crops(self.criterion, scores / self.temperature, codes)  # equation 1
         for i, queue in enumerate(self.queues):
             queue.stage(z[i])

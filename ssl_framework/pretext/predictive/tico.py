@@ -15,15 +15,15 @@ from ssl_framework.types import Encoder, Step, Views
 class TiCo(PretextModule):
     """Views agree, and samples keep away from the directions that samples of the past have filled.
 
-    Zhu et al., 2022, https://arxiv.org/abs/2206.10698
+    Zhu et al., 2022, https://arxiv.org/abs/2206.10698. The covariance is a memory: no gradient runs through its newest part.
 
     Args:
         encoder: any.
-        hidden_dim: of the projector; 4096 in the paper (section 4.1).
-        projection_dim: where views are compared; 256 (section 4.1).
-        momentum: of the target encoder at the start, rising to 1 on a cosine; 0.99 (section 4.1).
-        memory: momentum of the covariance, the paper's beta; 0.9 (section 4.1).
-        contrast: weight of the covariance, the paper's rho; 8 (section 4.1).
+        hidden_dim: of the projector; 4096 in the paper.
+        projection_dim: where views are compared; 256 in the paper.
+        momentum: of the target encoder at the start, rising to 1 on a cosine; 0.99 in the paper.
+        memory: momentum of the covariance, the paper's beta; 0.9.
+        contrast: weight of the covariance, the paper's rho; 8.
         training: see `PretextModule`.
     """
 
@@ -54,7 +54,7 @@ class TiCo(PretextModule):
         self.covariance = Covariance(projection_dim, memory)
 
     def forward(self, views: Views) -> Step:
-        """Algorithm 1, each view by itself and both directions; no gradient through the covariance (figure 1)."""
+        """Algorithm 1, each view by itself and both directions."""
         h = encode_crops(self.encoder, views)  # (V, B, D)
         z = each(self.projector, h)  # (V, B, P)
         t = F.normalize(widen(each(self.teacher, views.global_crops[:2])), dim=-1)  # (2, B, P), no gradient
@@ -64,13 +64,13 @@ class TiCo(PretextModule):
             c = self.covariance(z[:2])  # (P, P)
             agreement = 1 - compare_crops(lambda a, b: (a * b).sum(dim=1).mean(), z, t)
             crowding = ((z @ c) * z).sum(dim=-1).mean()
-        loss = agreement + self.contrast * crowding  # equation 4
+        loss = agreement + self.contrast * crowding
         logs = {"agreement": agreement.detach(), "crowding": crowding.detach()}
         return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1), logs=logs)
 
 
 class Covariance(Follower):
-    """A moving second moment of all processes' samples (equation 3).
+    """A moving second moment of all processes' samples.
 
     Args:
         dim: width ``P``.

@@ -1,5 +1,6 @@
 """W-MSE: Ermolov et al., 2020, https://arxiv.org/abs/2007.06346."""
 
+from itertools import combinations
 from typing import Unpack
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_framework import keyed
-from ssl_framework.nn import compare_crops, encode_crops, gather, require_key, together
+from ssl_framework.nn import encode_crops, gather, require_key, together, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -18,13 +19,14 @@ _STREAM = 1_000_011
 class WMSE(PretextModule):
     """Views agree after whitening, which spreads the samples of a batch over all directions.
 
-    Ermolov et al., 2020, https://arxiv.org/abs/2007.06346. Samples are whitened in random groups of the global batch.
+    Ermolov et al., 2020, https://arxiv.org/abs/2007.06346. Samples are whitened in random groups of the global batch,
+    and every pair of views is compared, however many are made.
 
     Args:
         encoder: any.
-        hidden_dim: of the projector; 1024 in the paper (section 4).
-        projection_dim: of its output; 64 for CIFAR-10, CIFAR-100 and STL-10 (section 4).
-        whitening_size: samples that are whitened together; 128, twice the dimension (section 4). It divides the batch.
+        hidden_dim: of the projector; 1024 (official code, https://github.com/htdt/self-supervised, cfg.py).
+        projection_dim: of its output; 64 for CIFAR-10 and CIFAR-100, 128 for larger images (official code, README).
+        whitening_size: samples that are whitened together; 128, twice the dimension (official code). It divides the batch.
         training: see `PretextModule`.
     """
 
@@ -58,15 +60,15 @@ class WMSE(PretextModule):
         )
 
     def forward(self, views: Views) -> Step:
-        """All views in one forward, and groups drawn from the keys of the samples."""
-        h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
-        z = together(self.projector, h)  # (V, B, P)
+        """Views are encoded each by itself and projected together (official code, methods/w_mse.py)."""
+        h = encode_crops(self.encoder, views, every=True)  # (V, B, D)
+        z = widen(together(self.projector, h))  # (V, B, P)
         white = self._whiten(z, views.key)  # (V, W * B, P)
-        loss = compare_crops(lambda a, b: 2 - 2 * F.cosine_similarity(a, b).mean(), white)  # equation 6
-        return Step(loss.to(z.dtype), embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
+        losses = [2 - 2 * F.cosine_similarity(one, other, dim=1).mean() for one, other in combinations(white, 2)]
+        return Step(torch.stack(losses).mean().to(z.dtype), embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
 
     def _whiten(self, z: Tensor, key: Tensor | None) -> Tensor:
-        """In float64: a covariance of few samples is close to singular."""
+        """In float64: a covariance of few samples is close to singular. The groups are drawn from the keys of the samples."""
         everyone = gather(z.transpose(0, 1)).transpose(0, 1).double()  # (V, W * B, P)
         if everyone.shape[1] % self.whitening_size:
             raise ValueError(
@@ -80,8 +82,17 @@ class WMSE(PretextModule):
 
 
 def whiten(x: Tensor) -> Tensor:
-    """``(..., S, P)`` to mean 0 and covariance 1 over its S samples, by Cholesky's factor (section 3.1)."""
+    """``(..., S, P)`` to mean 0 and covariance 1 over its S samples, by Cholesky's factor (official code, whitening.py).
+
+    Raises:
+        ValueError: the samples do not span P directions.
+    """
     x = x - x.mean(dim=-2, keepdim=True)
     covariance = x.transpose(-1, -2) @ x / (x.shape[-2] - 1)
-    factor = torch.linalg.cholesky(covariance)  # (..., P, P)
+    factor, failed = torch.linalg.cholesky_ex(covariance)  # (..., P, P)
+    if failed.any():
+        raise ValueError(
+            f"{x.shape[-2]} projections do not span their {x.shape[-1]} directions, so nothing can be whitened: take a smaller "
+            "projection_dim or a larger whitening_size, and look whether the samples of a batch differ."
+        )
     return torch.linalg.solve_triangular(factor, x.transpose(-1, -2), upper=False).transpose(-1, -2)

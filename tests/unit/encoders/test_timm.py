@@ -18,6 +18,7 @@ from ssl_framework.encoders import (
     vit_tiny,
 )
 from ssl_framework.encoders import timm as room
+from ssl_framework.encoders.attention import prefix_pattern
 from ssl_framework.types import Encoder, TokenEncoder
 
 
@@ -246,6 +247,44 @@ def test_the_mask_token_hides_the_patch_and_learns():
         encoder(x, mask=mask[:, :5])
 
 
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_the_pattern_of_a_prefix(extra):
+    prefix = [0, 1, 4, 6]
+    pattern = prefix_pattern(torch.tensor(prefix), 6, extra)
+    assert (pattern.shape, pattern.dtype) == ((4, 1, extra + 6, extra + 6), torch.bool)
+    for sample, length in enumerate(prefix):
+        for query in range(-extra, 6):  # below 0: no patches
+            for key in range(-extra, 6):
+                before, given = key <= query, key < length
+                assert pattern[sample, 0, extra + query, extra + key].item() == (before or given)
+    with pytest.raises(ValueError, match=r"prefix \(2,\) torch.float32 does not say .*give \(B,\) torch.int64"):
+        prefix_pattern(torch.ones(2), 6)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("args", [{}, {"reg_tokens": 2}, {"class_token": False, "global_pool": "avg"}], ids=str)
+def test_behind_a_prefix_it_is_as_if_later_tokens_were_not_there(monkeypatch, plain, args):
+    monkeypatch.setattr(room, "plain_attention_is_faster", lambda tokens: plain)
+    model = room.VisionTransformer((8, 12), 4, num_classes=0, embed_dim=16, depth=3, num_heads=2, dynamic_img_size=True, **args)
+    encoder = TimmViT(model).eval().double()
+    x, prefix = torch.randn(2, 3, 8, 12).double(), torch.tensor([1, 3])
+    whole = encoder(x, prefix=prefix, layers=[0, 1])
+    assert (whole.grid, whole.grids) == ((2, 3), ((2, 3), (2, 3)))
+    for known in range(3, 7):
+        some = encoder(x, prefix=prefix, keep=torch.arange(known).expand(2, known), layers=[0, 1])
+        torch.testing.assert_close(some.tokens, whole.tokens[:, :known], rtol=0, atol=1e-12)
+        torch.testing.assert_close(some.layers[1], whole.layers[1][:, :known], rtol=0, atol=1e-12)
+    later = x.clone()
+    later[:, :, 4:] += 1.0  # tokens 3 to 5
+    changed = encoder(later, prefix=prefix, layers=[0, 1])
+    assert torch.equal(changed.tokens[:, :3], whole.tokens[:, :3])
+    assert torch.equal(changed.layers[0][:, :3], whole.layers[0][:, :3])
+    assert (changed.tokens[:, 3:] != whole.tokens[:, 3:]).any(-1).all()
+    if "class_token" not in args:
+        assert torch.equal(changed.pooled, whole.pooled)  # the class token belongs to the prefix
+    torch.testing.assert_close(encoder(x, prefix=torch.tensor([6, 9])).tokens, encoder(x).tokens, rtol=0, atol=1e-12)
+
+
 def test_other_image_sizes_move_the_positions():
     encoder = small_vit(img_size=(16, 16)).eval()
     assert encoder(torch.randn(2, 3, 8, 12)).grid == (2, 3)
@@ -257,6 +296,17 @@ def test_other_image_sizes_move_the_positions():
         timm_encoder("vit_tiny_patch16_224", img_size=60)
     with pytest.raises(ValueError, match="img_size=None: give one positive number"):
         resnet_micro(img_size=None)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch"), [(32, 4), (28, 4), (16, 4), (12, 2), (8, 2), (4, 1), (2, 1), ((8, 32), 2), ((32, 8), 2)]
+)
+def test_small_images_get_small_patches(size, patch):
+    """At least 4 x 4 tokens where the pixels suffice; the patch is written down, so that a file says what it holds."""
+    encoder = vit_micro(in_chans=1, img_size=size)
+    assert encoder.spec["args"]["patch_size"] == patch
+    assert encoder.patch_dim == patch * patch
+    assert vit_micro(img_size=8, patch_size=4).grid == (2, 2)  # what is said is done
 
 
 def test_pool_is_the_class_token_or_the_mean_after_the_final_norm():
@@ -312,9 +362,14 @@ def test_it_compiles_into_one_graph(make):
         graphs.append(graph)
         return graph.forward
 
-    out = torch.compile(encoder, backend=count, fullgraph=True)(x, layers=(0, -1))
+    compiled = torch.compile(encoder, backend=count, fullgraph=True)
+    out = compiled(x, layers=(0, -1))
     torch.testing.assert_close(out.pooled, encoder(x).pooled)
     assert len(graphs) == 1
+    if isinstance(encoder, TimmViT):
+        prefix = torch.tensor([1, 4])
+        torch.testing.assert_close(compiled(x, prefix=prefix).tokens, encoder(x, prefix=prefix).tokens)
+        assert len(graphs) == 2
 
 
 def test_drop_path_is_passed_on():
@@ -411,12 +466,13 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
         timm_encoder("resnet18", weights="https://example.org/a.pth")
 
 
+@pytest.mark.parametrize("prefix", [None, torch.tensor([1, 2])])
 @pytest.mark.parametrize("keep", [None, torch.tensor([[0, 2, 5], [1, 3, 4]])])
-def test_attention_is_the_same_by_both_kernels(monkeypatch, keep):
+def test_attention_is_the_same_by_both_kernels(monkeypatch, keep, prefix):
     encoder, x, out = small_vit().eval(), torch.randn(2, 3, 8, 12), []
     for plain in (True, False):
         monkeypatch.setattr(room, "plain_attention_is_faster", lambda tokens, plain=plain: plain)
-        out.append(encoder(x, keep=keep).pooled)
+        out.append(encoder(x, keep=keep, prefix=prefix).tokens)
         assert all(block.attn.fused_attn is not plain for block in encoder.model.blocks)
     assert (out[0] - out[1]).abs().max() < 1e-5
     assert out[0].abs().max() > 0.1
@@ -426,6 +482,7 @@ def test_attention_is_plain_in_bfloat16_on_a_cpu():
     encoder = small_vit()
     with torch.autocast("cpu", torch.bfloat16):
         encoder(torch.randn(2, 3, 8, 12))
+        encoder(torch.randn(2, 3, 8, 12), prefix=torch.tensor([1, 2]))
     assert not any(block.attn.fused_attn for block in encoder.model.blocks)
     encoder(torch.randn(2, 3, 8, 12))
     assert all(block.attn.fused_attn for block in encoder.model.blocks)

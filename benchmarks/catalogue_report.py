@@ -1,0 +1,183 @@
+"""The catalogue's rows as a page with a picture: nothing on it is written by hand but the notes of `NOTES`."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from catalogue_cases import CASES, FLOORS, NOTES, Case
+
+from ssl_framework.commands.build import make
+from ssl_framework.metrics import Interval, interval
+from ssl_framework.paths import conf_dir
+from ssl_framework.pretext.base import Card
+from ssl_framework.report import style
+
+Row = dict[str, Any]
+
+MEASURES = {"linear": "linear probe", "finetuned": "fine-tuned on 100 labels", "knn": "nearest neighbours"}
+_FAMILIES = ("generative", "contrastive", "predictive")
+_TITLES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "digits": "Digits"}
+
+
+def line(row: Row) -> str:
+    """A row in one line of a terminal."""
+    said = f"{row['task']}, seed {row['seed']}: " + ", ".join(f"{MEASURES[m]} {_mean(row, m):.1%}" for m in MEASURES if row[m])
+    took = f" ({row['pretraining_s']:.0f} s and {row['evaluation_s']:.0f} s)" if row["samples"] else ""
+    return said + took + (f" [{', '.join(row['collapse'])}]" if row["collapse"] else "")
+
+
+def write(cases: Mapping[str, Sequence[Row]], page: Path) -> None:
+    """Write the page, and a picture for each case beside it.
+
+    Args:
+        cases: rows by the name of their case; those without rows are left out.
+        page: a Markdown file.
+    """
+    text = [_INTRODUCTION]
+    for name, rows in cases.items():
+        if rows:
+            picture = page.with_name(f"{page.stem}-{name}.svg")
+            draw(rows, picture)
+            text += [f"## {_TITLES[name]}", _budget(CASES[name], rows), f"![Accuracy of every task]({picture.name})"]
+            text += [table(rows), *_below(rows)]
+    page.write_text("\n\n".join(text) + "\n")
+
+
+_INTRODUCTION = """# Does every task learn?
+
+Every pretext task of the catalogue, pretrained with the same small budget on two cores, then judged three ways: a linear
+probe and nearest neighbours (k = 20) on all labels of the pool, and the whole encoder fine-tuned on 10 labels a class. The
+floors have learnt nothing: chance, the raw pixels, 64 principal components, and encoders with random weights, which
+fine-tuned are encoders trained from scratch.
+
+Read it for what it is: a few hundred steps tell whether a task works and whether its recipe suits a small budget. They do not
+rank methods, whose papers train a thousand times as long, and generative tasks are judged by fine-tuning (MAE, section 4).
+
+`benchmarks/catalogue.py` makes the rows and this page. Recipes: each task's YAML with smaller heads, decoders and queues,
+faster teachers, and crops that suit small images; the words of each row stand in its line of `benchmarks/catalogue/`."""
+
+
+def _budget(case: Case, rows: Sequence[Row]) -> str:
+    seeds = sorted({row["seed"] for row in rows})
+    pool = f"drawn from {case.pool:,} images" if case.pool else "drawn from the training split"
+    spread = (
+        f"± is the 95 % t interval over {len(seeds)} seeds of pretraining, labels and weights."
+        if len(seeds) > 1
+        else "One seed of pretraining: ± is the 95 % interval of the test sample alone, and of the label draws for "
+        "fine-tuning; what another seed of pretraining would give, it does not say."
+    )
+    machine = next(row["machine"] for row in rows)
+    return (
+        f"{case.samples:,} samples {pool}, {case.steps} steps of {case.batch}; a sample counts once, however many crops it "
+        f"has. AdamW, one learning rate for all. {spread} In bold what is above the random encoder of the same kind by more "
+        f"than both intervals. {machine['processor']}, torch {machine['torch']}."
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Floors, then tasks by family and sub-group, in Markdown."""
+    by_task = _grouped(rows)
+    lines = ["| task | family | encoder | linear probe | fine-tuned | kNN | note |", "|---|---|---|---:|---:|---:|---|"]
+    for task in _order(by_task):
+        kind = "floor" if task in FLOORS else f"{card(task).family}: {card(task).group}"
+        label = task if task in FLOORS else f"[{task}](../reference/tasks/{task}.md)"
+        cells = [_cell(by_task, task, measure) for measure in MEASURES]
+        encoder = by_task[task][0]["encoder"] or ""
+        lines.append(f"| {label} | {kind} | {encoder} | {' | '.join(cells)} | {_note(task, by_task[task])} |")
+    return "\n".join(lines)
+
+
+def _below(rows: Sequence[Row]) -> list[str]:
+    """What stands below the random encoder by its own judge, named."""
+    by_task = _grouped(rows)
+    low = [task for task in _order(by_task) if task not in FLOORS and below_random(by_task, task)]
+    if not low:
+        return ["No task stands below the random encoder of its kind by linear probe, fine-tuning and neighbours at once."]
+    return ["Below the random encoder in every measure: " + ", ".join(low) + "."]
+
+
+def below_random(by_task: Mapping[str, Sequence[Row]], task: str) -> bool:
+    """Whether a task's means are all below those of the random encoder of its kind."""
+    floor = f"random {by_task[task][0]['encoder']}"
+    return floor in by_task and all(summary(by_task[task], m).mean < summary(by_task[floor], m).mean for m in MEASURES)
+
+
+def summary(rows: Sequence[Row], measure: str) -> Interval:
+    """Mean and 95 % half width: over seeds where there are several, else of the test sample or of the label draws."""
+    if len(rows) > 1:
+        return interval([_mean(row, measure) for row in rows])
+    value = _mean(rows[0], measure)
+    if measure == "finetuned":
+        return interval(rows[0][measure]) if len(rows[0][measure]) > 1 else Interval(value, float("nan"))
+    return Interval(value, 1.96 * (value * (1 - value) / 10_000) ** 0.5)
+
+
+def card(task: str) -> Card:
+    """What the task says of itself."""
+    node = yaml.safe_load((conf_dir() / "pretext" / f"{task}.yaml").read_text())["pretext"]
+    return make({"_target_": "hydra.utils.get_class", "path": node["_target_"]}).card
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Linear probe and fine-tuning of every task, with floors as lines."""
+    by_task = _grouped(rows)
+    names = [task for task in _order(by_task) if task not in FLOORS][::-1]
+    picture, handles = style.figure(10.0, 1.4 + 0.24 * len(names)), dict[str, Any]()
+    for axes, measure in zip(picture.subplots(1, 2, sharey=True), ("linear", "finetuned"), strict=True):
+        style.dress(axes, MEASURES[measure], "accuracy (%)")
+        for family, colour in zip(_FAMILIES, style.PALETTE, strict=False):
+            of_family = [(i, summary(by_task[t], measure)) for i, t in enumerate(names) if card(t).family == family]
+            places, values = [i for i, _ in of_family], [100 * v.mean for _, v in of_family]
+            spread = [100 * v.half_width for _, v in of_family]
+            axes.errorbar(values, places, xerr=spread, fmt="o", color=colour, markersize=5, elinewidth=1.2, label=family)
+        for floor, dashes in (("random resnet_micro", "--"), ("random vit_4x96", ":"), ("raw pixels", "-")):
+            if floor in by_task and by_task[floor][0][measure]:
+                value = 100 * summary(by_task[floor], measure).mean
+                axes.axvline(value, color=style.MUTED, linestyle=dashes, linewidth=1.2, label=floor)
+        axes.set_yticks(range(len(names)), names, fontsize=8.5)
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    picture.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    style.save(picture, path)
+
+
+def _grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["task"], []).append(row)
+    return found
+
+
+def _order(by_task: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Floors, then by family, sub-group and name."""
+    floors = [floor for floor in FLOORS if floor in by_task]
+    rest = [task for task in by_task if task not in FLOORS]
+    return floors + sorted(rest, key=lambda task: (_FAMILIES.index(card(task).family), card(task).group, task))
+
+
+def _mean(row: Row, measure: str) -> float:
+    value = row[measure]
+    return statistics.fmean(value) if isinstance(value, list) else value
+
+
+def _cell(by_task: Mapping[str, Sequence[Row]], task: str, measure: str) -> str:
+    rows = by_task[task]
+    if not rows[0][measure]:
+        return ""
+    found = summary(rows, measure)
+    said = f"{100 * found.mean:.1f}"
+    if task != "chance" and found.half_width == found.half_width:
+        said += f" ± {100 * found.half_width:.1f}"
+    floor = f"random {rows[0]['encoder']}"
+    if task in FLOORS or floor not in by_task:
+        return said
+    other = summary(by_task[floor], measure)
+    return f"**{said}**" if found.mean - other.mean > found.half_width + other.half_width else said
+
+
+def _note(task: str, rows: Sequence[Row]) -> str:
+    said = [NOTES[task]] if task in NOTES else []
+    named = sorted({kind for row in rows for kind in row["collapse"]})
+    return "; ".join([*said, *(f"the monitor named a {kind}" for kind in named)])

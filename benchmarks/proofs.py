@@ -1,0 +1,93 @@
+"""Which proofs hold for which task: runs their tests, and writes what passed for the table in the documentation.
+
+    make proofs        # some ten minutes; benchmarks/proofs.json
+
+A test belongs to the task that its name or its parameter names: ``test_simclr_of_equal_embeddings``, or
+``test_processes_train_as_one[simclr-...]``.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import machine_record
+
+from ssl_framework.paths import conf_dir
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).with_suffix(".json")
+
+PROOFS = {
+    "parity": ("tests/parity",),
+    "distributed": ("tests/distributed/test_equality.py",),
+    "collapse": ("tests/collapse",),
+    "contract": ("tests/contract",),
+}
+"""Each proof, and the tests that make it."""
+
+Counts = dict[str, int]
+
+
+def run(proof: str, workers: int) -> list[tuple[str, bool]]:
+    """Run a proof's tests, the slow ones as well: the name of each that was not skipped, and whether it passed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-m", "slow or not slow", f"--junitxml={report}"]
+        subprocess.run([*command, *PROOFS[proof]], cwd=ROOT, check=False)
+        return list(results(report))
+
+
+def results(report: Path) -> Iterator[tuple[str, bool]]:
+    """Names and outcomes in a report of pytest; what was skipped has none."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        found = {child.tag for child in case}
+        if "skipped" not in found:
+            yield case.attrib["name"], not found & {"failure", "error"}
+
+
+def by_task(outcomes: Sequence[tuple[str, bool]], tasks: Sequence[str]) -> dict[str, Counts]:
+    """How many tests of each task there are, and how many passed."""
+    counted: dict[str, Counts] = {}
+    for name, passed in outcomes:
+        task = task_of(name, tasks)
+        if task is not None:
+            counts = counted.setdefault(task, {"passed": 0, "tests": 0})
+            counts["tests"] += 1
+            counts["passed"] += passed
+    return counted
+
+
+def task_of(name: str, tasks: Sequence[str]) -> str | None:
+    """The task in a test's parameters, else the longest that its name begins with."""
+    function, _, parameters = name.removesuffix("]").partition("[")
+    named = [task for task in tasks if re.search(rf"(^|-){task}($|-)", parameters)]
+    begun = [task for task in tasks if re.match(rf"test_{task}(_|$)", function)]
+    return max(named or begun, key=len, default=None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--proofs", nargs="+", choices=PROOFS, default=list(PROOFS), help="the others stay as they were")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args(arguments)
+    tasks = sorted(path.stem for path in (conf_dir() / "pretext").glob("*.yaml"))
+    known: dict[str, Any] = json.loads(given.out.read_text())["proofs"] if given.out.is_file() else {}
+    proofs = {**known, **{proof: by_task(run(proof, given.workers), tasks) for proof in given.proofs}}
+    machine = machine_record.record()
+    given.out.write_text(json.dumps({"machine": machine, "proofs": proofs}, indent=1, sort_keys=True) + "\n")
+    for proof, counted in proofs.items():
+        red = sorted(task for task, counts in counted.items() if counts["passed"] < counts["tests"])
+        print(f"{proof}: {len(counted)} of {len(tasks)} tasks have tests, red: {', '.join(red) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()
