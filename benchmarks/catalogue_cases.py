@@ -75,6 +75,7 @@ _LARGEST = {
     "negatives": 2048,
     "permutations": 100,
     "directions": 256,
+    "head_dim": 256,
     "head_depth": 2,
 }
 """Heads, decoders, prototypes and queues no larger than an encoder 128 or 192 wide and a pool of 10,000 ask for. The defaults
@@ -117,6 +118,7 @@ ENCODERS = {
     "vit_4x96": (
         "encoder=timm",
         "encoder.name=vit_tiny_patch16_224",
+        "encoder.pool=mean",  # several tasks do not train the class token
         "encoder.model_args={patch_size: 4, embed_dim: 96, depth: 4, num_heads: 3}",
     ),
 }
