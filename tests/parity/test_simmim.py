@@ -73,7 +73,8 @@ def test_the_same_picture_as_a_convolution_and_a_shuffle():
     torch.manual_seed(0)
     decoder, tokens = PlaceDecoder(MapEncoder(6, in_chans=3), (8, 12)).double(), noise(2, 24, 6)
     convolution = nn.Conv2d(6, 12, 1).double()
-    convolution.weight.data, convolution.bias.data = decoder.predict.weight.data[:, :, None, None], decoder.predict.bias.data
+    weight, bias = decoder.predict.weight[:, :, None, None], decoder.predict.bias
+    convolution.load_state_dict({"weight": weight, "bias": bias})
     expected = nn.PixelShuffle(2)(convolution(tokens.transpose(1, 2).unflatten(2, (4, 6))))
     seen = Encoding(tokens.mean(1), tokens, (4, 6))
     torch.testing.assert_close(decoder(seen, (8, 12)), expected, rtol=1e-12, atol=1e-12)
@@ -165,11 +166,13 @@ def test_an_encoder_without_a_map_is_refused(encoder: Any):
         SimMIM(encoder)
 
 
-def test_an_encoder_that_keeps_its_map_to_itself_is_refused():
-    class Pooled(MapEncoder):
+@pytest.mark.parametrize("grid", [None, (16,)])
+def test_an_encoder_whose_tokens_are_no_map_is_refused(grid: tuple[int, ...] | None):
+    class Sequence(MapEncoder):
         def forward(self, x: Tensor, *, layers: Any = ()) -> Encoding:
-            return Encoding(super().forward(x).pooled)
+            seen = super().forward(x)
+            return Encoding(seen.pooled, None if grid is None else seen.tokens, grid)
 
-    pooled: Any = Pooled(6)
+    encoder: Any = Sequence(6)
     with pytest.raises(ValueError, match="Nothing can be painted without a map of tokens"):
-        SimMIM(pooled)
+        SimMIM(encoder)
