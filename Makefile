@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help install demo test test-all lint types floors docs notebooks unit format clean
+.PHONY: help install demo test test-all lint types floors docs notebooks unit proofs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -45,6 +45,9 @@ docs: install  ## build the documentation into site/
 
 unit: install
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+proofs: install  ## run what is proven of each task, and write benchmarks/proofs.json for the documentation
+	$(BIN)/python benchmarks/prove.py --workers $(WORKERS)
 
 notebooks: install
 	$(BIN)/pytest --nbmake --nbmake-timeout=300 -p no:cacheprovider notebooks

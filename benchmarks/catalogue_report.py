@@ -127,7 +127,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     picture, handles = style.figure(10.0, 1.4 + 0.24 * len(names)), dict[str, Any]()
     for axes, measure in zip(picture.subplots(1, 2, sharey=True), ("linear", "finetuned"), strict=True):
         style.dress(axes, MEASURES[measure], "accuracy (%)")
-        for family, colour in zip(_FAMILIES, style.PALETTE, strict=False):
+        for family, colour in zip(_FAMILIES, style.PALETTE[: len(_FAMILIES)], strict=True):
             of_family = [(i, summary(by_task[t], measure)) for i, t in enumerate(names) if card(t).family == family]
             places, values = [i for i, _ in of_family], [100 * v.mean for _, v in of_family]
             spread = [100 * v.half_width for _, v in of_family]

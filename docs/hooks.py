@@ -1,8 +1,8 @@
 """Pages that mkdocs makes from the code and the configuration, so that they cannot be out of date.
 
-A page for each pretext task (docstring, card, YAML, code), one of all recipes with what was published about them, one for each
-configuration group and one with the verbs' own keys, one for each public package, and the changelog and the contributor's guide
-from the root. Nothing generated is written into ``docs/``.
+A page for each pretext task (docstring, card, YAML, code), one of what is proven of each, one of all recipes with what was
+published about them, one for each configuration group and one with the verbs' own keys, one for each public package, and the
+changelog and the contributor's guide from the root. Nothing generated is written into ``docs/``.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import griffe
+import proofs
 import recipes
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
@@ -26,7 +27,7 @@ from ssl_framework.pretext import PretextModule
 ROOT = Path(__file__).resolve().parent.parent
 CONF = conf_dir()
 
-EXPLAINED = ("design", "performance", "throughput")
+EXPLAINED = ("design", "performance", "throughput", "catalogue")
 
 PACKAGES = {
     "types": "records and protocols",
@@ -88,6 +89,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     packages = [{f"ssl_framework.{name}": f"reference/api/{name}.md"} for name in PACKAGES]
     config.nav += [
         {"Pretext tasks": ["reference/tasks/index.md", *tasks]},
+        {"Proofs": "reference/proofs.md"},
         {"Recipes": "reference/recipes.md"},
         {"Configuration": ["reference/configuration/index.md", *groups]},
         {"Python": ["reference/api/index.md", *packages]},
@@ -107,7 +109,8 @@ def pages() -> dict[str, str]:
     """Every generated page: its place in the site, and its Markdown."""
     made = {"reference/tasks/index.md": task_index(), "reference/configuration/index.md": configuration_index()}
     made |= {f"reference/tasks/{path.stem}.md": task_page(path) for path in pretext_files()}
-    made |= {"reference/recipes.md": recipes.page()}
+    cards = {path.stem: task_class(path).card for path in pretext_files()}
+    made |= {"reference/recipes.md": recipes.page(), "reference/proofs.md": proofs.page(cards)}
     made |= {f"reference/configuration/{group}.md": group_page(group) for group in groups_on_disk()}
     made |= {"reference/api/index.md": api_index()}
     made |= {f"reference/api/{name}.md": api_page(name) for name in PACKAGES}

@@ -5,7 +5,7 @@ import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record", action="store_true", help="write the golden curves anew")
+    parser.addoption("--record", action="store_true", help="write the golden curves, or the rows of collapses, anew")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

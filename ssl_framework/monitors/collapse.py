@@ -12,6 +12,8 @@ from ssl_framework import keyed
 from ssl_framework.metrics import effective_rank, normalised_std, rankme
 from ssl_framework.monitors.watch import Every, gather, log
 
+_RISE = 1.1  # by how much a value grows between two looks at features that are widening
+
 
 class CollapseWarning(UserWarning):
     """Features that have stopped to tell samples apart, or are about to."""
@@ -24,8 +26,10 @@ class Collapse(pl.Callback):
     have a healthy spread. So both are logged, as ``collapse/embedding_std`` and ``collapse/embedding_rank`` (and
     ``projection_...``): `normalised_std` and `effective_rank` over the last rows seen, from all processes.
 
-    A warning comes once for each kind, when a value has been low for `patience` looks in a row, and again only after it has
-    recovered:
+    A warning comes once for each kind, when a value has been low at `patience` looks and has not recovered in between, and
+    again only after it has recovered. A look at which the value has risen by a tenth since the look before does not count: a
+    network that is new begins narrow and widens (measured: the scores of iBOT and DINO begin at 0.1 to 0.2 and reach 0.5 in
+    60 steps; where the teacher is not centred, they stay):
 
     - complete collapse: the spread is below its limit, all samples look the same;
     - dimensional collapse: the rank is below `min_rank_share` of what the rows could show, few directions are used;
@@ -38,7 +42,7 @@ class Collapse(pl.Callback):
         min_embedding_std: a generative task has no reason to spread directions, its embeddings share a strong common part, so
             the limit is lower. Measured: 0.04 for MAE in its first steps, 0.001 for a constant with noise.
         min_rank_share: measured: 0.05 for fresh ResNets and ViTs on images that look alike; rank 1 of 128 dimensions is 0.008.
-        patience: looks in a row.
+        patience: looks that are low, and no better than the one before.
         max_dims: of wider features, that many keyed random dimensions are looked at: the cost of a rank grows with their cube.
         max_rows: rows that are kept, at most, and at most twice the dimensions: the rank of fewer rows than dimensions is a
             statement about the rows.
@@ -63,6 +67,7 @@ class Collapse(pl.Callback):
         self._max_dims, self._max_rows = max_dims, max_rows
         self._rows: dict[str, Tensor] = {}
         self._low: dict[str, int] = {}
+        self._before: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with no rows."""
@@ -85,12 +90,12 @@ class Collapse(pl.Callback):
             log(trainer, pl_module, values)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many looks each kind has lasted, so that a resumed run does not warn again."""
-        return {"low": dict(self._low)}
+        """How many looks each kind has lasted, and what was seen last, so that a resumed run does not warn again."""
+        return {"low": dict(self._low), "before": dict(self._before)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` stood; the rows fill up again."""
-        self._low = dict(state_dict["low"])
+        self._low, self._before = dict(state_dict["low"]), dict(state_dict["before"])
 
     def _keep(self, name: str, features: Tensor, processes: int) -> None:
         width = features.shape[1]
@@ -107,9 +112,8 @@ class Collapse(pl.Callback):
         if len(rows) < 2:
             return {}
         finite = bool(torch.isfinite(rows).all())
-        self._judge(
-            name, "not finite", not finite, "it holds NaN or infinity: lower the learning rate, or use bf16 instead of fp16"
-        )
+        advice = "it holds NaN or infinity: lower the learning rate, or use bf16 instead of fp16"
+        self._judge(name, "not finite", float(finite), 1.0, advice)
         if not finite:
             return {}
         std, rank = normalised_std(rows), effective_rank(rows)
@@ -117,19 +121,26 @@ class Collapse(pl.Callback):
         self._judge(
             name,
             "complete collapse",
-            std < self._min_std[name],
+            std,
+            self._min_std[name],
             f"all samples look nearly the same (spread {std:.3f}, 1 is healthy, the limit is {self._min_std[name]:g})",
         )
         self._judge(
             name,
             "dimensional collapse",
-            rank < max(self._min_rank_share * possible, min(1.5, possible / 2)),
+            rank,
+            max(self._min_rank_share * possible, min(1.5, possible / 2)),
             f"it uses {rank:.1f} of {possible} directions (the limit is {self._min_rank_share:.0%})",
         )
         return {f"collapse/{name}_std": std, f"collapse/{name}_rank": rank, f"collapse/{name}_rankme": rankme(rows)}
 
-    def _judge(self, name: str, kind: str, low: bool, what: str) -> None:
+    def _judge(self, name: str, kind: str, value: float, limit: float, what: str) -> None:
         key = f"{name}: {kind}"
-        self._low[key] = self._low.get(key, 0) + 1 if low else 0
-        if self._low[key] == self._patience:
-            rank_zero_warn(f"{kind} of the {name}: {what}", category=CollapseWarning)
+        before = self._before.get(key, value)
+        self._before[key] = value
+        if value >= limit:
+            self._low[key] = 0
+        elif value <= _RISE * before:
+            self._low[key] = self._low.get(key, 0) + 1
+            if self._low[key] == self._patience:
+                rank_zero_warn(f"{kind} of the {name}: {what}", category=CollapseWarning)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from invariants import BATCH, build, crops_of, difference, every_joint_task, every_task, exact_views, followers, samples_of
 from torch import Tensor, nn
 
+from invariants import BATCH, build, crops_of, difference, every_joint_task, every_task, exact_views, followers, samples_of
 from ssl_framework.nn import DINOHead
 from ssl_framework.probes import knn
 from ssl_framework.types import Batch

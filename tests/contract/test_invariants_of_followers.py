@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from invariants import build, difference, exact_views, followers
 from torch import Tensor, nn
 
+from invariants import build, difference, exact_views, followers
 from ssl_framework.encoders import vit_micro
 from ssl_framework.nn import Follower, Queue, Teacher
 from ssl_framework.optim import adamw

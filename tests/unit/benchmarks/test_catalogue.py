@@ -11,7 +11,7 @@ import pytest
 from support import TASKS
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-MODULES = ("catalogue", "catalogue_cases", "catalogue_report", "proofs", "machine_record")
+MODULES = ("catalogue", "catalogue_cases", "catalogue_report", "prove", "machine_record")
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,12 @@ def test_several_seeds_have_an_interval_over_seeds(scripts: dict[str, ModuleType
 
 
 def test_tests_are_counted_for_the_task_that_they_name(scripts: dict[str, ModuleType], tmp_path: Path):
-    proofs = scripts["proofs"]
-    assert proofs.task_of("test_vicregl_of_two_maps", TASKS) == "vicregl"
-    assert proofs.task_of("test_processes_train_as_one[2-none-dinov2]", TASKS) == "dinov2"
-    assert proofs.task_of("test_a_temperature_is_refused[0.0]", TASKS) is None
+    prove = scripts["prove"]
+    assert prove.task_of("test_vicregl_of_two_maps", TASKS) == "vicregl"
+    assert prove.task_of("test_processes_train_as_one[2-none-dinov2]", TASKS) == "dinov2"
+    assert prove.task_of("test_a_temperature_is_refused[0.0]", TASKS) is None
     report = tmp_path / "report.xml"
     cases = '<testcase name="test_mae"/><testcase name="test_mae_x"><failure/></testcase>'
     cases += '<testcase name="test_byol"><skipped/></testcase>'
     report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-    assert proofs.by_task(list(proofs.results(report)), TASKS) == {"mae": {"passed": 1, "tests": 2}}
+    assert prove.by_task(list(prove.results(report)), TASKS) == {"mae": {"passed": 1, "tests": 2}}

@@ -96,6 +96,15 @@ def test_one_low_look_is_not_enough() -> None:
     assert warned(seen(lambda step: constant(step) if step == 2 else healthy(step)), monitor=Collapse(1, max_rows=128)) == []
 
 
+@pytest.mark.parametrize(("stalls_at", "kinds"), [(12, []), (6, ["complete collapse of the projection"])])
+def test_features_that_widen_are_young_until_they_stop(stalls_at: int, kinds: list[str]) -> None:
+    def widening(step: int) -> Tensor:
+        return rows(1, 64, 0) + 0.02 * 1.25 ** min(step, stalls_at) * rows(128, 64, 1 + step)  # its spread is 0.2 at step 10
+
+    messages = warned(seen(healthy, widening), steps=13, monitor=Collapse(1, max_rows=128))
+    assert [message.split(":")[0] for message in messages] == kinds
+
+
 def test_nan_is_named_and_not_measured() -> None:
     record = Record("collapse")
     with pytest.warns(CollapseWarning, match="not finite of the embedding"):

@@ -22,7 +22,7 @@ import machine_record
 from ssl_framework.paths import conf_dir
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_name("proofs.json")
 
 PROOFS = {
     "parity": ("tests/parity",),

@@ -1,0 +1,59 @@
+"""The page of proofs: which hold for which task, from ``benchmarks/proofs.json`` and ``tests/collapse/rows.json``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_framework.pretext.base import Card
+
+ROOT = Path(__file__).resolve().parent.parent
+PROOFS = ROOT / "benchmarks" / "proofs.json"
+COLLAPSES = ROOT / "tests" / "collapse" / "rows.json"
+
+ABOUT = """# What is proven of each task
+
+- **Parity**: the loss, and the target where there is one, equal the paper's formula written naively in float64; values that are
+  known by hand; gradients that stop where the paper stops them.
+- **Distributed**: two and three processes with different data on each equal one process with all of it: loss, gradients,
+  teachers, queues, centres, banks, prototypes; without BatchNorm and with one over all processes.
+- **Contract**: same seed, same bits; killed and resumed to the bit; invariants of order, scale, views and stopped gradients;
+  finite on bad input.
+- **Collapse**: with what prevents it removed, the monitor names the collapse within so many steps, and stays silent on the
+  healthy run. `none`: the target is fixed, so there is nothing to prevent.
+
+**Whether it learns** is measured in [the catalogue](../explanation/catalogue.md).
+
+A number counts tests. `make proofs` runs them all and writes what this table is made from."""
+
+
+def page(tasks: Mapping[str, Card]) -> str:
+    """The page.
+
+    Args:
+        tasks: cards by the name of their task, in the order of the table.
+    """
+    known: dict[str, Any] = json.loads(PROOFS.read_text())
+    collapses: dict[str, Any] = json.loads(COLLAPSES.read_text())
+    columns = ("parity", "distributed", "contract")
+    lines = ["| task | parity | distributed | contract | collapse | removed | named, after |", "|---|---|---|---|---|---|---|"]
+    for task, card in tasks.items():
+        cells = [counted(known["proofs"].get(column, {}).get(task)) for column in columns]
+        row = collapses.get(task)
+        if card.prevents_collapse.startswith("nothing to prevent"):
+            cells += ["none", "", ""]
+        else:
+            cells.append(counted(known["proofs"].get("collapse", {}).get(task)))
+            cells += [row["removed"], f"{row['named']}, {row['steps']} steps"] if row else ["", ""]
+        lines.append(f"| [{task}](tasks/{task}.md) | {' | '.join(cells)} |")
+    machine = known["machine"]
+    where = f"Last run: {machine['processor']}, torch {machine['torch']}, commit `{machine['commit']}`."
+    return "\n".join([ABOUT, "", *lines, "", where])
+
+
+def counted(counts: Mapping[str, int] | None) -> str:
+    """How many tests passed, and whether that is all of them."""
+    if counts is None:
+        return "not yet run"
+    passed, tests = counts["passed"], counts["tests"]
+    return f"✓ {tests}" if passed == tests else f"✗ {passed} of {tests}"
