@@ -5,8 +5,8 @@
 
 A step is forward, backward, and what follows without a gradient; the passes are the very calls of the encoder that the step
 makes, teacher's and tiles' included, each with its backward where it had one. Both are measured in seconds of the processor, by
-turns. ResNet-18 on 256 images of 32 pixels; `vit_tiny` for tasks that need tokens, with decoders that suit it. Heads are at most
-2048 wide and queues and prototypes at most 4096 long, as the recipes for CIFAR have them.
+turns. ResNet-18 on 256 images of 32 pixels; `vit_tiny` for tasks that need tokens, with decoders that suit it. Heads are at
+most 2048 wide, queues and prototypes at most 4096 long, as the recipes for CIFAR have them.
 """
 
 import argparse
