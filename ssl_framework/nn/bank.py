@@ -42,8 +42,11 @@ class MemoryBank(Follower):
     def _grow(self, samples: int) -> None:
         if samples > len(self.rows):
             index = torch.arange(len(self.rows), samples)
-            new = keyed.normal(keyed.mix(0, index), _STREAM, self.dim)  # the same on every process
-            self.rows = torch.cat([self.rows, F.normalize(new, dim=1).to(self.rows)])
+            self.rows = torch.cat([self.rows, self._fresh(index).to(self.rows)])
+
+    def _fresh(self, index: Tensor) -> Tensor:
+        """Vectors ``(B, dim)`` of samples that nothing was said of, the same on every process."""
+        return F.normalize(keyed.normal(keyed.mix(0, index), _STREAM, self.dim), dim=1)
 
     def look_up(self, index: Tensor) -> Tensor:
         """``(B,)`` samples of this process to their vectors ``(B, dim)``. Those of validation are others."""

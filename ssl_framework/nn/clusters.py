@@ -11,18 +11,20 @@ from ssl_framework.nn.bank import MemoryBank
 
 @dataclass
 class _Count:
-    """Samples seen since the beginning, and passes over the data that they made."""
+    """Samples seen since the beginning, passes over the data that they made, and how many were seen at the last clustering."""
 
     seen: int = 0
     passes: int = 0
+    clustered: int = 0
 
 
 class Clusters(MemoryBank):
     """Several clusterings of what was last said of every sample, by spherical k-means, each from other starting points.
 
     DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882; official code, main_deepclusterv2.py. When
-    as many samples were seen as there are, all are clustered anew. Until then, the label of a sample is its nearest centroid,
-    and these are random.
+    as many samples were seen as there are, all are clustered anew. The official code looks at all samples before it trains; here
+    the first pass trains as well: what was seen so far is clustered after the first step, and whenever it has doubled, and the
+    label of a sample is the centroid that is nearest now. Random centroids would not do: all samples run to the same few.
 
     Args:
         dim: width ``P`` of an embedding.
@@ -58,14 +60,20 @@ class Clusters(MemoryBank):
 
     @torch.no_grad()
     def follow(self, progress: float) -> None:
-        """Take in what was staged, and cluster if that ends a pass."""
+        """Take in what was staged, and cluster if that ends a pass, or has doubled what is known in the first."""
         new = sum(len(index) for index, _ in self._staged)
         super().follow(progress)
-        self.count.seen += new
-        if new and self.count.seen >= len(self.rows) * (self.count.passes + 1):
-            self.count.passes += 1
+        if not new:
+            return
+        count = self.count
+        count.seen += new
+        ended = count.seen >= len(self.rows) * (count.passes + 1)
+        if ended or (count.passes == 0 and count.seen >= 2 * count.clustered):
+            count.passes += ended
+            count.clustered = count.seen
+            rows = self.rows[self.rows.any(dim=1)]
             for c in range(len(self.centroids)):
-                self.centroids[c] = spherical_k_means(self.rows, self._starts(c), self.iterations)
+                self.centroids[c] = spherical_k_means(rows, self._starts(rows, c), self.iterations)
 
     def get_extra_state(self) -> dict[str, int]:
         """What a checkpoint keeps besides tensors."""
@@ -75,14 +83,18 @@ class Clusters(MemoryBank):
         """Go on from a checkpoint."""
         self.count = _Count(**state)
 
-    def _starts(self, clustering: int) -> Tensor:
-        """Samples that a clustering begins with: others in each, and in each pass; the same on every process."""
-        generator = torch.Generator().manual_seed(1000 * self.count.passes + clustering)
+    def _fresh(self, index: Tensor) -> Tensor:
+        """Zeros: samples that nothing was said of are not clustered."""
+        return torch.zeros(len(index), self.dim)
+
+    def _starts(self, rows: Tensor, clustering: int) -> Tensor:
+        """Those of ``(N, P)`` rows that a clustering begins with: others in each, and each time; the same on every process."""
+        generator = torch.Generator().manual_seed(1000 * self.count.clustered + clustering)
         count = self.centroids.shape[1]
-        chosen = torch.randperm(len(self.rows), generator=generator)[:count]
+        chosen = torch.randperm(len(rows), generator=generator)[:count]
         if len(chosen) < count:  # fewer samples than clusters: some begin at the same place
             chosen = chosen.repeat(-(-count // len(chosen)))[:count]
-        return self.rows[chosen.to(self.rows.device)]
+        return rows[chosen.to(rows.device)]
 
 
 def spherical_k_means(rows: Tensor, starts: Tensor, iterations: int) -> Tensor:

@@ -145,23 +145,35 @@ def test_deepcluster_v2():
         assert task.clusters.count.passes == step + 1
 
 
-def test_clusters_are_found_at_the_end_of_a_pass():
+def test_clusters_are_found_when_what_is_known_has_doubled_and_then_at_the_end_of_each_pass():
     torch.manual_seed(0)
     planted = torch.eye(4)[:3]
     rows = normalize(planted.repeat_interleave(10, 0) + 0.05 * torch.randn(30, 4), dim=1)
+    order = torch.randperm(30)
     clusters = Clusters(4, 3, 2)
     clusters.begin(30)
-    before = clusters.centroids.clone()
-    clusters.stage(torch.arange(20), rows[:20])
-    clusters.follow(0.0)
-    assert torch.equal(clusters.centroids, before)
-    clusters.stage(torch.arange(20, 30), rows[20:])
-    clusters.follow(0.0)
-    assert not torch.equal(clusters.centroids, before)
-    assert not torch.equal(clusters._starts(0), clusters._starts(1))
+    found_at: list[int] = []
+    for seen in range(2, 91, 2):
+        before, index = clusters.centroids.clone(), order[torch.arange(seen - 2, seen) % 30]
+        clusters.stage(index, rows[index])
+        clusters.follow(0.0)
+        if not torch.equal(clusters.centroids, before):
+            found_at.append(seen)
+    assert found_at == [2, 4, 8, 16, 30, 60, 90]
+    assert clusters.count.passes == 3
+    assert not torch.equal(clusters._starts(rows, 0), clusters._starts(rows, 1))
     torch.testing.assert_close(clusters.rows, rows)
     found = clusters.labels(torch.arange(30), torch.zeros(30, 4))
     assert all(len(set(row[start : start + 10].tolist())) == 1 for row in found for start in (0, 10, 20))
+
+
+def test_samples_that_nothing_was_said_of_are_not_clustered():
+    clusters = Clusters(4, 2, 1)
+    clusters.begin(100)
+    clusters.stage(torch.arange(8), torch.eye(4).repeat(2, 1))
+    clusters.follow(0.0)
+    assert not clusters.rows[8:].any()
+    torch.testing.assert_close(clusters.centroids.norm(dim=-1), torch.ones(1, 2))  # means of what was said, not zeros
 
 
 def test_k_means_agrees_with_its_loop():

@@ -15,8 +15,8 @@ class DeepClusterV2(PretextModule):
     """Every crop says to which clusters its sample belonged at the end of the last pass over the data.
 
     Caron et al., 2020, https://arxiv.org/abs/2006.09882, where it is a baseline. The first global crop is clustered; in the
-    official code clusterings take turns with the second. In the first pass the centroids are random; the official code goes
-    over the data once before it trains.
+    official code clusterings take turns with the second. The first pass trains on
+    clusters of what was seen so far; the official code goes over the data once before it trains.
 
     Args:
         encoder: any.
