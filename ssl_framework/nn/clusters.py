@@ -22,9 +22,9 @@ class Clusters(MemoryBank):
     """Several clusterings of what was last said of every sample, by spherical k-means, each from other starting points.
 
     DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882; official code, main_deepclusterv2.py. When
-    as many samples were seen as there are, all are clustered anew. The official code looks at all samples before it trains; here
-    the first pass trains as well: what was seen so far is clustered after the first step, and whenever it has doubled, and the
-    label of a sample is the centroid that is nearest now. Random centroids would not do: all samples run to the same few.
+    as many samples were seen as there are, all are clustered anew. The official code looks at all samples before it trains;
+    here the first pass trains as well: what was seen so far is clustered after the first step, and whenever it has doubled, and
+    the label of a sample is the centroid that is nearest now. Random centroids would not do: all samples run to the same few.
 
     Args:
         dim: width ``P`` of an embedding.

@@ -197,9 +197,10 @@ class PretextModule(pl.LightningModule):
             draw = self.views.draw(batch.index.cpu(), epoch)
         views = self.views.apply(batch._replace(target=None), draw)
         if len(views.global_crops) < self.card.views:
+            count = self.card.views
             raise ValueError(
-                f"{type(self).__name__} compares {self.card.views} views of a sample, and these views make "
-                f"{len(views.global_crops)}: take two_crops or affine(views=2)."
+                f"{type(self).__name__} compares {count} views of a sample, and these views make "
+                f"{len(views.global_crops)}: take {'two_crops or ' if count == 2 else ''}affine(views={count})."
             )
         return views if self.channels_last else views._replace(**_contiguous(views))
 

@@ -1,6 +1,6 @@
 """A task whose collapse preventer is taken out collapses, and the monitor says so; with it, the monitor says nothing.
 
-``pytest tests/collapse --record -m "slow or not slow"`` writes ``rows.json`` anew, by one process.
+``pytest tests/collapse --record`` writes ``rows.json`` anew, by one process.
 """
 
 import json
@@ -54,6 +54,7 @@ def test_a_collapse_is_named_within_the_steps_of_its_row(task: str, tmp_path: Pa
         rows[task] = {"removed": trial.removed, "named": kind, "steps": steps, "limit": trial.limit}
         ROWS.write_text(json.dumps(dict(sorted(rows.items())), indent=2) + "\n")
         return
+    assert task in rows, f"no row yet: .venv/bin/pytest tests/collapse -k {task} --record"
     assert kind == rows[task]["named"]
 
 
@@ -63,7 +64,7 @@ def test_a_healthy_run_is_silent(task: str, tmp_path: Path) -> None:
 
 
 def test_a_task_has_a_trial_if_its_card_names_what_prevents_collapse() -> None:
-    assert set(TRIALS) == prevented
+    assert set(TRIALS) == prevented, "tests/collapse/trials.py has a Trial for each of these tasks, and for no other"
     assert all(trial.limit <= 500 for trial in TRIALS.values())
 
 

@@ -93,7 +93,7 @@ def test_a_view_too_many_is_left_out_or_compared(task: str):
         boxes=None if views.boxes is None else torch.cat([views.boxes[:count], views.boxes[:1], views.boxes[count:]]),
     )
     moved = difference(module(more).loss, module(views).loss)
-    assert moved > 1e-4 if task in MORE_VIEWS else moved < 1e-12
+    assert moved > 1e-4 if task in MORE_VIEWS else moved < 1e-12, f"the loss moved by {moved}: MORE_VIEWS lists who may"
 
 
 @every_joint_task
@@ -106,7 +106,7 @@ def test_local_crops_are_used_and_learnt_from(task: str):
     if task in NO_LOCAL_CROPS:
         assert gradient is None
     else:
-        assert gradient is not None
+        assert gradient is not None, f"{task} does not learn from local crops: encode_crops takes them"
         assert (gradient.flatten(2).abs().amax(2) > 0).all()  # of every sample in every crop
     assert len(step.embedding) % BATCH == 0
 
@@ -315,7 +315,7 @@ def test_samples_that_are_all_alike_cost_what_they_must(task: str):
 @every_task
 def test_of_every_task_that_could_collapse_it_is_known_what_that_costs(task: str):
     could = not task_class(task).card.prevents_collapse.startswith("nothing to prevent")
-    assert could == (task in COLLAPSED or task in NO_VALUE)
+    assert could == (task in COLLAPSED or task in NO_VALUE), f"add {task} to COLLAPSED (what it costs) or NO_VALUE (why not)"
 
 
 def test_exceptions_are_tasks():

@@ -53,6 +53,7 @@ def test_curve(task: str, tmp_path: Path, request: pytest.FixtureRequest, record
         path.write_text("\n".join([header(), *(f"{value!r}" for value in losses.values)]) + "\n")
         record_property("golden", f"{task}: recorded")
         return
+    assert path.exists(), f"no curve yet: .venv/bin/pytest tests/golden -k {task} --record"
     recorded, *lines = path.read_text().splitlines()
     expected = [float(line) for line in lines]
     assert len(expected) == STEPS
