@@ -1,9 +1,11 @@
 """Which tokens are hidden, drawn from the key of the sample: the same on every device and number of processes."""
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl_framework import keyed
 from ssl_framework.nn.distributed import mean_over_processes
@@ -280,6 +282,26 @@ def mean_per_sample(values: Tensor, mask: Tensor) -> Tensor:
     """
     weight = mask.to(values.dtype) / mask.sum(dim=1, keepdim=True)  # (B, N); of samples that hide nothing, none is taken
     return (values * weight[mask]).sum() / len(mask)
+
+
+def on_tokens(head: nn.Module, tokens: Tensor, mask: Tensor, **options: Any) -> Tensor:
+    """A head on single tokens alone, where it has no statistics over them.
+
+    How many there are differs from step to step, and a processor's library keeps what it prepares for each new shape:
+    gigabytes in some hundred steps. So rows of zeros fill up to the next eighth of all tokens, and are left out again.
+
+    Args:
+        head: of ``(..., D)``, each row by itself.
+        tokens: ``(B, N, D)``.
+        mask: ``(B, N)`` bool, true where the head is wanted, M times in all.
+        options: further arguments of the head.
+
+    Returns:
+        ``(M, ...)``, sample by sample.
+    """
+    rows = tokens[mask]  # (M, D)
+    missing = -len(rows) % max(1, mask.numel() // 8)
+    return head(F.pad(rows, (0, 0, 0, missing)), **options)[: len(rows)]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_framework.nn.masking import on_tokens
+
 
 class Prototypes(nn.Module):
     """Unit vectors that are learnt. The score of a sample is the cosine between it and each.
@@ -72,7 +74,8 @@ class TokenBranch(nn.Module):
     def forward(self, x: Tensor, *, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(B, ...)`` to scores ``(B, K)`` and ``(B, N, K)``, or ``(M, K)`` of the M tokens where `only` ``(B, N)`` is set."""
         seen = self.encoder(x)
-        return self.head(seen.pooled), self.token_head(seen.tokens if only is None else seen.tokens[only])
+        scores = self.token_head(seen.tokens) if only is None else on_tokens(self.token_head, seen.tokens, only)
+        return self.head(seen.pooled), scores
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

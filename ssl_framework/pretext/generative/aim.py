@@ -6,7 +6,7 @@ import torch
 from lightly.models.modules.heads_timm import AIMPredictionHead
 from torch import Tensor
 
-from ssl_framework.nn import mean_over_processes, normalized_patches, prefix_lengths, sincos_positions, widen
+from ssl_framework.nn import mean_over_processes, normalized_patches, on_tokens, prefix_lengths, sincos_positions, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training, require_tokens
 from ssl_framework.types import Encoder, Step, Views
 
@@ -63,9 +63,9 @@ class AIM(PretextModule):
         places = torch.arange(1, self.encoder.num_tokens, device=x.device)  # of the patches that can be predicted
         due = places >= prefix[:, None]  # (B, N - 1)
 
-        before = (seen.tokens + self.positions.to(seen.tokens.dtype))[:, :-1][due]  # (M, D) of all samples together
-        target = self._target(x)[:, 1:][due]  # (M, P)
-        error = (widen(self.head(before)) - widen(target)).square().mean(dim=-1)  # (M,)
+        before = (seen.tokens + self.positions.to(seen.tokens.dtype))[:, :-1]  # (B, N - 1, D)
+        painted, target = on_tokens(self.head, before, due), self._target(x)[:, 1:][due]  # (M, P) of M due
+        error = (widen(painted) - widen(target)).square().mean(dim=-1)  # (M,)
         loss = error.sum() / mean_over_processes(due.sum().to(error.dtype))
         return Step(loss, embedding=seen.pooled)
 

@@ -16,6 +16,7 @@ from ssl_framework.nn import (
     encode_local_crops,
     gather,
     mean_per_sample,
+    on_tokens,
     own_rows,
     sinkhorn,
     varied_mask,
@@ -100,7 +101,8 @@ class DINOv2(PretextModule):
         seen = self.encoder(x, mask=mask)
         h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *encode_local_crops(self.encoder, views)])  # (V, B, D)
         frozen = self.progress < self.freeze_share
-        s, s_tokens = self.head(h, frozen=frozen), self.token_head(seen.tokens[mask], frozen=frozen)  # (M, K) of M hidden
+        s = self.head(h, frozen=frozen)  # (V, B, K)
+        s_tokens = on_tokens(self.token_head, seen.tokens, mask, frozen=frozen)  # (M, K) of M hidden
 
         t, t_tokens = self.teacher(x, only=mask)  # (2 * B, K), (M, K), no gradient
         sharpness = ramp(self.progress, self.warmup_share, *self.teacher_temperatures)

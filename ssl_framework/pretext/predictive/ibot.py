@@ -14,6 +14,7 @@ from ssl_framework.nn import (
     cross_entropy,
     encode_local_crops,
     mean_per_sample,
+    on_tokens,
     varied_mask,
     widen,
 )
@@ -93,7 +94,8 @@ class IBOT(PretextModule):
         seen = self.encoder(x, mask=mask)
         h = torch.cat([seen.pooled.unflatten(0, (2, -1)), *encode_local_crops(self.encoder, views)])  # (V, B, D)
         frozen = self.progress < self.freeze_share
-        s, s_tokens = self.head(h, frozen=frozen), self.head(seen.tokens[mask], frozen=frozen)  # (V, B, K), (M, K) of M hidden
+        s = self.head(h, frozen=frozen)  # (V, B, K)
+        s_tokens = on_tokens(self.head, seen.tokens, mask, frozen=frozen)  # (M, K) of M hidden
 
         t, t_tokens = (widen(scores) for scores in self.teacher(x))  # (2 * B, K), (2 * B, N, K), no gradient
         sharpness = ramp(self.progress, self.warmup_share, *self.teacher_temperatures)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ssl_framework import keyed
-from ssl_framework.nn import FullPrecision, Teacher, TokenDecoder, random_mask, sincos_positions
+from ssl_framework.nn import FullPrecision, Teacher, TokenDecoder, on_tokens, random_mask, sincos_positions
 
 
 def test_teacher_equals_the_closed_form_after_k_steps():
@@ -117,3 +117,22 @@ def test_positions_are_those_of_the_paper_and_differ():
     assert sincos_positions((5,), 7)[:, -1].eq(0).all()
     with pytest.raises(ValueError, match="too small"):
         sincos_positions((2, 2), 3)
+
+
+def test_a_head_on_single_tokens_sees_few_shapes():
+    seen: set[tuple[int, ...]] = set()
+
+    class Noting(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            seen.add(tuple(input.shape))
+            return super().forward(input)
+
+    head, tokens = Noting(5, 3).double(), torch.randn(4, 10, 5, dtype=torch.float64, requires_grad=True)
+    for count in (0, 1, 7, 20, 21, 22, 40):
+        mask = (torch.randperm(40, generator=torch.Generator().manual_seed(count)) < count).view(4, 10)
+        rows = on_tokens(head, tokens, mask)
+        assert rows.shape == (count, 3)
+        torch.testing.assert_close(rows, nn.functional.linear(tokens[mask], head.weight, head.bias))
+        (gradient,) = torch.autograd.grad(rows.sum(), tokens)
+        torch.testing.assert_close(gradient, mask[..., None] * head.weight.sum(0))
+    assert seen == {(rows, 5) for rows in (0, 5, 10, 20, 25, 40)}
