@@ -78,15 +78,15 @@ def words_of(task: str) -> list[str]:
     ]
 
 
-def measure(task: str, batch_size: int, rounds: int) -> Row:
+def measure(task: str, words: Sequence[str], batch_size: int, rounds: int) -> Row:
     """A row: median seconds of step and passes, and the median of their ratios, round by round, with its quartiles.
 
     Args:
         task: of the catalogue.
+        words: what the command line is told.
         batch_size: samples of a step.
         rounds: of both; one more comes first, to warm up.
     """
-    words = words_of(task)
     settings = compose.compose("pretrain", words)
     data = build.data(settings)
     module = pretrain.pretext(settings, data)
@@ -126,7 +126,7 @@ def measure(task: str, batch_size: int, rounds: int) -> Row:
     ratios = [whole / alone for whole, alone in pairs]
     first, middle, third = statistics.quantiles(ratios, n=4, method="inclusive") if rounds > 1 else ratios * 3
     seconds = {"step_s": statistics.median(p[0] for p in pairs), "passes_s": statistics.median(p[1] for p in pairs)}
-    return {"task": task, "ratio": middle, "quartiles": [first, third], **seconds, "passes": len(calls), "words": words}
+    return {"task": task, "ratio": middle, "quartiles": [first, third], **seconds, "passes": len(calls), "words": [*words]}
 
 
 def recorded(module: PretextModule, step: Callable[[], None]) -> list[Call]:
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known: list[Row] = json.loads(given.out.read_text())["rows"] if given.out and given.out.is_file() else []
     rows = {row["task"]: row for row in known}
     for task in given.tasks:
-        row = rows[task] = measure(task, given.batch, given.rounds)
+        row = rows[task] = measure(task, words_of(task), given.batch, given.rounds)
         over = "" if row["ratio"] <= LIMIT else f"  above {LIMIT}"
         print(
             f"{task:22} {row['ratio']:.2f}  ({row['step_s']:.2f} s, {row['passes']} passes {row['passes_s']:.2f} s){over}",
