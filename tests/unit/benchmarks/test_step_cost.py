@@ -36,7 +36,11 @@ def passes(script: ModuleType, *words: str) -> list[tuple[bool, bool]]:
     index = torch.arange(8)
     batch = Batch(data.split("train").images(index), None, index)
     views = module.views.apply(batch, module.views.draw(index, 0))
-    return [(c.encoder is module.encoder, c.grad) for c in script.recorded(module, lambda: module(views).loss.backward())]
+
+    def step() -> None:
+        module(views).loss.backward()
+
+    return [(call.encoder is module.encoder, call.grad) for call in script.recorded(module, step)]
 
 
 def test_passes_of_student_and_teacher_are_told_apart(script: ModuleType):
