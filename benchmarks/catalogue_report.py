@@ -1,6 +1,7 @@
 """The catalogue's rows as a page with a picture: nothing on it is written by hand but the notes of `NOTES`."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,23 @@ def _budget(case: Case, rows: Sequence[Row]) -> str:
         else "One seed of pretraining: ± is the 95 % interval of the test sample alone, and of the label draws for "
         "fine-tuning; what another seed of pretraining would give, it does not say."
     )
-    machine = next(row["machine"] for row in rows)
     return (
         f"{case.samples:,} samples {pool}, {case.steps} steps of {case.batch}; a sample counts once, however many crops it "
         f"has. AdamW, one learning rate for all. {spread} In bold what is above the random encoder of the same kind by more "
-        f"than both intervals. {machine['processor']}, torch {machine['torch']}."
+        f"than both intervals. {_machines(rows)}"
     )
+
+
+def _machines(rows: Sequence[Row]) -> str:
+    """Where the rows were measured, and in which precision: "A processor, 32-true, torch 2 (30 rows); ..."."""
+    found = Counter(
+        f"{m['processor']}, {str(m.get('precision', '?')).partition(':')[0]}, torch {m['torch']}"
+        for m in (r["machine"] for r in rows)
+    )
+    if len(found) == 1:
+        return f"Measured on {next(iter(found))}."
+    told = "; ".join(f"{where} ({count} rows)" for where, count in found.most_common())
+    return f"Rows come from several machines, whose precision is the fastest that each has: {told}."
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -90,18 +102,35 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _below(rows: Sequence[Row]) -> list[str]:
-    """What stands below the random encoder by its own judge, named."""
+    """Which tasks stand below the random encoder of their kind, and in what; their own judge is named first."""
     by_task = _grouped(rows)
-    low = [task for task in _order(by_task) if task not in FLOORS and below_random(by_task, task)]
-    if not low:
-        return ["No task stands below the random encoder of its kind by linear probe, fine-tuning and neighbours at once."]
-    return ["Below the random encoder in every measure: " + ", ".join(low) + "."]
+    names = [task for task in _order(by_task) if task not in FLOORS]
+    found = {task: below_random(by_task, task) for task in names}
+    own = {task: measures for task, measures in found.items() if _judge(task) in measures}
+    other = {task: measures for task, measures in found.items() if measures and task not in own}
+    if not own and not other:
+        return ["No task stands below the random encoder of its kind in any measure."]
+    text = "No task stands below the random encoder of its kind in what it is judged by."
+    if own:
+        text = f"Below the random encoder of its kind in what the task is judged by: {_listed(own)}."
+    return [text, *([f"Below it in another measure only: {_listed(other)}."] if other else [])]
 
 
-def below_random(by_task: Mapping[str, Sequence[Row]], task: str) -> bool:
-    """Whether a task's means are all below those of the random encoder of its kind."""
+def _listed(found: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{task} ({', '.join(MEASURES[m] for m in measures)})" for task, measures in found.items())
+
+
+def _judge(task: str) -> str:
+    """The measure that the task's card asks for."""
+    return "finetuned" if card(task).judged_by == "fine-tuning" else "linear"
+
+
+def below_random(by_task: Mapping[str, Sequence[Row]], task: str) -> list[str]:
+    """The measures in which a task's mean is below that of the random encoder of its kind."""
     floor = f"random {by_task[task][0]['encoder']}"
-    return floor in by_task and all(summary(by_task[task], m).mean < summary(by_task[floor], m).mean for m in MEASURES)
+    if floor not in by_task:
+        return []
+    return [m for m in MEASURES if summary(by_task[task], m).mean < summary(by_task[floor], m).mean]
 
 
 def summary(rows: Sequence[Row], measure: str) -> Interval:

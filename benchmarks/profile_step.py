@@ -37,6 +37,8 @@ CASES: dict[str, tuple[Callable[[], Any], int, int]] = {  # encoder, side of a v
     "vit-tiny-32": (presets.vit_tiny, 32, 256),
 }
 
+PRODUCT = 2048  # rows and columns of the matrices whose product says what the machine can do
+
 _GROUPS = (  # the first whose words are in an operator's name
     ("convolution", ("convolution",)),
     ("optimiser", ("_fused_", "_foreach_")),
@@ -170,14 +172,14 @@ def training_step(case: str, precision: str, batch: int | None = None) -> Callab
 
 
 def product_rate(precision: str, now: Callable[[], float] = time.perf_counter) -> float:
-    """TFLOP/s of the product of two matrices of 2048 rows and columns; the median of nine."""
-    a = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
+    """TFLOP/s of the product of two matrices of `PRODUCT` rows and columns; the median of nine."""
+    a = torch.randn(PRODUCT, PRODUCT, dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
     times: list[float] = []
     for _ in range(10):
         started = now()
         _ = a @ a
         times.append(now() - started)
-    return 2 * 2048**3 / statistics.median(times[1:]) / 1e12
+    return 2 * PRODUCT**3 / statistics.median(times[1:]) / 1e12
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -218,7 +220,7 @@ def table(found: dict[str, Any], shapes: int = 10) -> str:
                 f"{row['group']:30.30}{row['shape']:36.36}{row['ms']:9.1f}{row['share']:8.1%}{row['calls']:7}{rate:>9}"
             )
         lines.append("")
-    return "\n".join([*lines, f"a product of 2048 rows and columns runs at {found['product_tflops']:.2f} TFLOP/s"])
+    return "\n".join([*lines, f"a product of {PRODUCT} rows and columns runs at {found['product_tflops']:.2f} TFLOP/s"])
 
 
 def _group(name: str) -> str:

@@ -18,7 +18,7 @@ GREY = {"digits", "fashion_mnist"}
 REAL = pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
 KINDS = [
     pytest.param("digits", id="digits"),
-    pytest.param("folder", id="folder"),
+    pytest.param("folder", id="folder", marks=pytest.mark.slow),
     pytest.param("fashion_mnist", id="fashion_mnist", marks=[REAL, pytest.mark.data, pytest.mark.slow]),
     pytest.param("cifar10", id="cifar10", marks=[REAL, pytest.mark.data, pytest.mark.slow]),
 ]

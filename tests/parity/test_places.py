@@ -89,18 +89,14 @@ def test_jigsaw_hides_how_bright_a_tile_is():
 def test_relative_location():
     torch.manual_seed(0)
     task = RelativeLocation(LinearEncoder(4, 6), hidden_dim=8).double()
-    x = torch.randn(1, 40, 1, 6, 6, dtype=torch.float64)
-    views = views_of(x)
-    assert views.key is not None
-    label = (keyed.uniform(views.key, 1_000_019, 1)[:, 0] * 8).long()
-    assert set(label.tolist()) == set(range(8))
+    x = torch.randn(1, 5, 1, 6, 6, dtype=torch.float64)
     total = 0.0
-    for sample in range(40):
-        place = [0, 1, 2, 3, 5, 6, 7, 8][label[sample]]
-        tile = x[0, sample, :, 2 * (place // 3) : 2 * (place // 3) + 2, 2 * (place % 3) : 2 * (place % 3) + 2]
-        pair = [task.encoder(t[None]).pooled for t in (x[0, sample, :, 2:4, 2:4], tile)]
-        total -= log_softmax(task.head(torch.cat(pair, 1))[0], 0)[label[sample]].item()
-    assert task(views).loss.item() == pytest.approx(total / 40, rel=1e-10)
+    for sample in range(5):
+        for label, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)]):
+            tile = x[0, sample, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            pair = [task.encoder(t[None]).pooled for t in (x[0, sample, :, 2:4, 2:4], tile)]
+            total -= log_softmax(task.head(torch.cat(pair, 1))[0], 0)[label].item()
+    assert task(views_of(x)).loss.item() == pytest.approx(total / 40, rel=1e-10)
 
 
 def test_densecl():

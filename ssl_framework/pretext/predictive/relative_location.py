@@ -5,20 +5,19 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from ssl_framework import keyed
 from ssl_framework.nn import FullPrecision, require_key, tiles
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
-_STREAM = 1_000_019
 _NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the tile in the middle
 
 
 class RelativeLocation(PretextModule):
-    """Of two tiles of a picture, one of them from the middle: where is the other?
+    """Of two tiles of a picture, one of them from the middle: where is the other? Asked of all eight that surround it.
 
     Doersch et al., 2015, https://arxiv.org/abs/1505.05192. A gap and a random shift part the tiles, so that no
-    edge that goes on gives the answer away (section 3.1). The paper also drops colours, against chromatic aberration.
+    edge that goes on gives the answer away (section 3.1). As in the paper's grids, where a patch takes part in up to eight
+    pairs (section 3.2), a tile is encoded once. The paper also drops colours, against chromatic aberration.
 
     Args:
         encoder: any.
@@ -47,15 +46,12 @@ class RelativeLocation(PretextModule):
         self.criterion = FullPrecision(nn.CrossEntropyLoss())
 
     def forward(self, views: Views) -> Step:
-        """One neighbour of each sample, drawn from its key."""
+        """Nine tiles of each sample, eight pairs."""
         x = views.global_crops[0]  # (B, C, H, W)
-        key = require_key(views.key, "Neighbours")
-        pieces = tiles(x, 3, self.gap, key)  # (B, 9, C, h, w)
-        label = (keyed.uniform(key, _STREAM, 1)[:, 0] * len(_NEIGHBOURS)).long()  # (B,)
-        place = torch.tensor(_NEIGHBOURS, device=x.device)[label]
-        middle, other = pieces[:, 4], pieces[torch.arange(len(x), device=x.device), place]
-
-        h = self.encoder(torch.cat([middle, other])).pooled  # (2 * B, D)
-        logits = self.head(torch.cat(h.chunk(2), dim=1))  # (B, 8)
+        pieces = tiles(x, 3, self.gap, require_key(views.key, "Tiles"))  # (B, 9, C, h, w)
+        h = self.encoder(pieces.flatten(0, 1)).pooled.unflatten(0, (len(x), -1))  # (B, 9, D)
+        pairs = torch.cat([h[:, 4:5].expand(-1, 8, -1), h[:, _NEIGHBOURS]], dim=2)  # (B, 8, 2 * D)
+        logits = self.head(pairs).flatten(0, 1)  # (8 * B, 8)
+        label = torch.arange(8, device=x.device).repeat(len(x))
         accuracy = (logits.argmax(1) == label).float().mean()
-        return Step(self.criterion(logits, label), embedding=h, logs={"accuracy": accuracy})
+        return Step(self.criterion(logits, label), embedding=h.flatten(0, 1), logs={"accuracy": accuracy})

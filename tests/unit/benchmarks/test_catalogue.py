@@ -71,13 +71,24 @@ def test_every_task_trains_on_the_digits_and_none_is_at_chance(scripts: dict[str
 
 def test_a_task_below_the_random_encoder_is_named_and_one_above_is_bold(scripts: dict[str, ModuleType], tmp_path: Path):
     rows = [row("random resnet_micro", accuracy=0.5), row("simclr", accuracy=0.9), row("byol", accuracy=0.3)]
+    rows += [row("swav", accuracy=0.6, knn=0.4), row("context_encoder", accuracy=0.6, finetuned=[0.4, 0.4])]
     rows += [row("chance", encoder=None, accuracy=0.1), row("raw pixels", encoder=None, finetuned=[])]
+    rows[-1]["machine"] = {"processor": "another", "precision": "32-true: no bfloat16", "torch": "2"}
     scripts["catalogue_report"].write({"fashion_mnist": rows, "cifar10": []}, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
-    assert "Below the random encoder in every measure: byol." in page
+    own = "context_encoder (fine-tuned on 100 labels); byol (linear probe, fine-tuned on 100 labels, nearest neighbours)."
+    assert f"in what the task is judged by: {own}" in page
+    assert "in another measure only: swav (nearest neighbours)." in page
     assert "**90.0 ± 0.6**" in page
+    assert "a processor, ?, torch 2 (6 rows); another, 32-true, torch 2 (1 rows)." in page
     assert "CIFAR-10" not in page
     assert (tmp_path / "page-fashion_mnist.svg").is_file()
+
+
+def test_all_above_the_random_encoder(scripts: dict[str, ModuleType]):
+    rows = [row("random resnet_micro", accuracy=0.5), row("simclr", accuracy=0.9)]
+    text = scripts["catalogue_report"]._below(rows)
+    assert text == ["No task stands below the random encoder of its kind in any measure."]
 
 
 def test_several_seeds_have_an_interval_over_seeds(scripts: dict[str, ModuleType]):

@@ -126,11 +126,18 @@ def test_every_target_names_contestants_of_its_case(modules: SimpleNamespace):
             assert {target.of, target.to} <= set(names)
 
 
-def test_who_takes_part(modules: SimpleNamespace):
+def test_who_takes_part(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
     away = {"solo-learn": None, "stable-pretraining": None}
-    names = modules.script.taking_part("micro-32", None, away)
-    assert names == ["ours", "bare", "lightly", "lightly-bf16"]
-    assert "solo-learn-bf16" in modules.script.taking_part("micro-32", None, {**away, "solo-learn": "/path"})
+    for precision, names in (
+        ("bf16-mixed", ["ours", "bare", "lightly", "lightly-bf16"]),
+        ("32-true", ["ours", "bare", "lightly"]),
+    ):
+        found = modules.script.this_machine.Precision(precision, "as this test says")
+        monkeypatch.setattr(modules.script.this_machine, "precision", lambda _, found=found: found)
+        assert modules.script.taking_part("micro-32", None, away) == names
+        every = modules.script.taking_part("micro-32", None, {**away, "solo-learn": "/path"})
+        assert ("solo-learn-bf16" in every) == (precision == "bf16-mixed")
+    assert modules.script.taking_part("micro-32", ["lightly-bf16"], away) == ["lightly-bf16"]  # asked for: on any machine
     with pytest.raises(ValueError, match="--solo-learn PATH"):
         modules.script.taking_part("micro-32", ["solo-learn"], away)
     with pytest.raises(ValueError, match="there is none of that name"):
