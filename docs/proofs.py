@@ -1,4 +1,4 @@
-"""The page of proofs: which hold for which task, from ``benchmarks/proofs.json`` and ``tests/collapse/rows.json``."""
+"""The page of proofs: which hold for which task, from the files that their runs wrote."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from ssl_framework.pretext.base import Card
 ROOT = Path(__file__).resolve().parent.parent
 PROOFS = ROOT / "benchmarks" / "proofs.json"
 COLLAPSES = ROOT / "tests" / "collapse" / "rows.json"
+COSTS = ROOT / "benchmarks" / "step_cost.json"
 
 ABOUT = """# What is proven of each task
 
@@ -21,6 +22,9 @@ ABOUT = """# What is proven of each task
   finite on bad input.
 - **Collapse**: with what prevents it removed, the monitor names the collapse within so many steps, and stays silent on the
   healthy run. `none`: the target is fixed, so there is nothing to prevent.
+
+- **Cost**: seconds of a step over those of its encoder passes alone, teacher's included; no more than 1.15 is the aim.
+  ResNet-18, or `vit_tiny` where tokens are hidden, {batch} images of 32 pixels, on a CPU (`benchmarks/step_cost.py`).
 
 **Whether it learns** is measured in [the catalogue](../explanation/catalogue.md).
 
@@ -35,8 +39,11 @@ def page(tasks: Mapping[str, Card]) -> str:
     """
     known: dict[str, Any] = json.loads(PROOFS.read_text())
     collapses: dict[str, Any] = json.loads(COLLAPSES.read_text())
+    measured: dict[str, Any] = costs()
+    ratios = {row["task"]: row["ratio"] for row in measured["rows"]}
     columns = ("parity", "distributed", "contract")
-    lines = ["| task | parity | distributed | contract | collapse | removed | named, after |", "|---|---|---|---|---|---|---|"]
+    names = ("task", *columns, "collapse", "removed", "named, after", "cost")
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for task, card in tasks.items():
         cells = [counted(known["proofs"].get(column, {}).get(task)) for column in columns]
         row = collapses.get(task)
@@ -45,10 +52,16 @@ def page(tasks: Mapping[str, Card]) -> str:
         else:
             cells.append(counted(known["proofs"].get("collapse", {}).get(task)))
             cells += [row["removed"], f"{row['named']}, {row['steps']} steps"] if row else ["", ""]
+        cells.append(f"{ratios[task]:.2f}" if task in ratios else "not yet measured")
         lines.append(f"| [{task}](tasks/{task}.md) | {' | '.join(cells)} |")
     machine = known["machine"]
     where = f"Last run: {machine['processor']}, torch {machine['torch']}, commit `{machine['commit']}`."
-    return "\n".join([ABOUT, "", *lines, "", where])
+    return "\n".join([ABOUT.format(batch=measured["batch"]), "", *lines, "", where])
+
+
+def costs() -> dict[str, Any]:
+    """What `benchmarks/step_cost.py` measured; no rows before its first run."""
+    return json.loads(COSTS.read_text()) if COSTS.is_file() else {"batch": 256, "rows": []}
 
 
 def counted(counts: Mapping[str, int] | None) -> str:

@@ -198,7 +198,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_bits(task: str, tm
     """Twelve steps are over two epochs, saved every 3; killed in step 4 before the optimiser moves, and again in step 8."""
 
     def train(folder: Path, kill_at: int | None = None, resume: Path | None = None) -> tuple[PretextModule, Any]:
-        module, data = small(task), digits_data(task, batch_size=64, val_share=0.8)
+        module, data = small(task), digits_data(task, batch_size=32, val_share=0.9)
         callbacks: list[Any] = [SaveRun(every_n_steps=3)] + ([Kill(kill_at)] if kill_at else [])
         trainer = fit(module, data, 12, folder, resume=resume, callbacks=callbacks)
         state = {"model": module.state_dict(), "optimizer": trainer.optimizers[0].state_dict(), "position": data.position}

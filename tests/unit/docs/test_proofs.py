@@ -1,6 +1,7 @@
 """The page of proofs says what the last run of the proofs and the rows of the collapses say."""
 
 import json
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -29,7 +30,22 @@ def test_every_task_has_a_row_and_no_proof_of_it_failed(task: str, page: str):
 def test_a_collapse_is_told_with_its_steps(page: str, hooks: ModuleType):
     rows = json.loads(hooks.proofs.COLLAPSES.read_text())
     for task, one in rows.items():
-        assert row(page, task)[5:] == [one["removed"], f"{one['named']}, {one['steps']} steps"]
+        assert row(page, task)[5:7] == [one["removed"], f"{one['named']}, {one['steps']} steps"]
+
+
+def test_costs_are_those_that_were_measured(hooks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    file = tmp_path / "cost.json"
+    file.write_text(json.dumps({"batch": 128, "rows": [{"task": "simclr", "ratio": 1.049}]}))
+    monkeypatch.setattr(hooks.proofs, "COSTS", file)
+    page = hooks.proofs.page({task: task_class(task).card for task in ("simclr", "byol")})
+    assert (row(page, "simclr")[7], row(page, "byol")[7]) == ("1.05", "not yet measured")
+    assert "128 images of 32 pixels" in page
+
+
+def test_costs_that_stand_on_the_page(page: str, hooks: ModuleType):
+    measured = hooks.proofs.costs()
+    costs = {one["task"]: f"{one['ratio']:.2f}" for one in measured["rows"]}
+    assert {task: row(page, task)[7] for task in TASKS} == {task: costs.get(task, "not yet measured") for task in TASKS}
 
 
 def test_what_failed_and_what_was_not_run_is_seen(hooks: ModuleType):
