@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import hydra.utils
 import yaml
 
 from ssl_framework.paths import conf_dir
+from ssl_framework.pretext.base import Card
 
 
 class Case(NamedTuple):
@@ -148,7 +150,12 @@ def tasks_of(name: str) -> list[str]:
     if asked is not None:
         return list(asked)
     found = sorted(path.stem for path in (conf_dir() / "pretext").glob("*.yaml"))
-    return [task for task in found if not (task == "colorization" and name in _COLOURLESS)]
+    return [task for task in found if not (name in _COLOURLESS and card(task).needs_colour)]
+
+
+def card(task: str) -> Card:
+    """What the task says of itself."""
+    return hydra.utils.get_class(_config(task)["pretext"]["_target_"]).card
 
 
 def words_of(task: str, case: Case) -> list[str]:
@@ -157,6 +164,7 @@ def words_of(task: str, case: Case) -> list[str]:
     said = [
         f"pretext={task}",
         *encoder_words(encoder_of(task), case),
+        *(["encoder.pos_embed=sincos"] if card(task).positions == "sincos" else []),  # the encoder is timm's
         f"trainer.max_steps={case.steps}",
         f"data.batch_size={case.batch}",
         *COMMON,

@@ -6,13 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from catalogue_cases import CASES, FLOORS, NOTES, Case
+from catalogue_cases import CASES, FLOORS, NOTES, Case, card
 
-from ssl_framework.commands.build import make
 from ssl_framework.metrics import Interval, interval
-from ssl_framework.paths import conf_dir
-from ssl_framework.pretext.base import Card
 from ssl_framework.report import style
 
 Row = dict[str, Any]
@@ -48,7 +44,7 @@ def write(cases: Mapping[str, Sequence[Row]], page: Path) -> None:
 
 _INTRODUCTION = """# Does every task learn?
 
-Every pretext task of the catalogue, pretrained with the same small budget on two cores, then judged three ways: a linear
+Pretext tasks of the catalogue, each pretrained with the same small budget on two cores, then judged three ways: a linear
 probe and nearest neighbours (k = 20) on all labels of the pool, and the whole encoder fine-tuned on 10 labels a class. The
 floors have learnt nothing: chance, the raw pixels, 64 principal components, and encoders with random weights, which
 fine-tuned are encoders trained from scratch.
@@ -63,12 +59,10 @@ faster teachers, and crops that suit small images; the words of each row stand i
 def _budget(case: Case, rows: Sequence[Row]) -> str:
     seeds = sorted({row["seed"] for row in rows})
     pool = f"drawn from {case.pool:,} images" if case.pool else "drawn from the training split"
-    spread = (
-        f"± is the 95 % t interval over {len(seeds)} seeds of pretraining, labels and weights."
-        if len(seeds) > 1
-        else "One seed of pretraining: ± is the 95 % interval of the test sample alone, and of the label draws for "
-        "fine-tuning; what another seed of pretraining would give, it does not say."
-    )
+    spread = "Where a row has one seed of pretraining, ± is the 95 % interval of the test sample alone, and of the label "
+    spread += "draws for fine-tuning; what another seed of pretraining would give, it does not say."
+    if len(seeds) > 1:
+        spread += " Where it has several, as the column of seeds says, ± is the 95 % t interval over them."
     return (
         f"{case.samples:,} samples {pool}, {case.steps} steps of {case.batch}; a sample counts once, however many crops it "
         f"has. AdamW, one learning rate for all. {spread} In bold what is above the random encoder of the same kind by more "
@@ -91,13 +85,18 @@ def _machines(rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Floors, then tasks by family and sub-group, in Markdown."""
     by_task = _grouped(rows)
-    lines = ["| task | family | encoder | linear probe | fine-tuned | kNN | note |", "|---|---|---|---:|---:|---:|---|"]
+    lines = [
+        "| task | family | encoder | seeds | linear probe | fine-tuned | kNN | note |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
     for task in _order(by_task):
         kind = "floor" if task in FLOORS else f"{card(task).family}: {card(task).group}"
         label = task if task in FLOORS else f"[{task}](../reference/tasks/{task}.md)"
         cells = [_cell(by_task, task, measure) for measure in MEASURES]
         encoder = by_task[task][0]["encoder"] or ""
-        lines.append(f"| {label} | {kind} | {encoder} | {' | '.join(cells)} | {_note(task, by_task[task])} |")
+        lines.append(
+            f"| {label} | {kind} | {encoder} | {len(by_task[task])} | {' | '.join(cells)} | {_note(task, by_task[task])} |"
+        )
     return "\n".join(lines)
 
 
@@ -121,7 +120,7 @@ def _listed(found: Mapping[str, Sequence[str]]) -> str:
 
 
 def _judge(task: str) -> str:
-    """The measure that the task's card asks for."""
+    """The measure that the task's card asks for, or the nearest to it: an attentive probe is a probe."""
     return "finetuned" if card(task).judged_by == "fine-tuning" else "linear"
 
 
@@ -141,12 +140,6 @@ def summary(rows: Sequence[Row], measure: str) -> Interval:
     if measure == "finetuned":
         return interval(rows[0][measure]) if len(rows[0][measure]) > 1 else Interval(value, float("nan"))
     return Interval(value, 1.96 * (value * (1 - value) / 10_000) ** 0.5)
-
-
-def card(task: str) -> Card:
-    """What the task says of itself."""
-    node = yaml.safe_load((conf_dir() / "pretext" / f"{task}.yaml").read_text())["pretext"]
-    return make({"_target_": "hydra.utils.get_class", "path": node["_target_"]}).card
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -174,15 +174,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known: list[Row] = json.loads(given.out.read_text())["rows"] if given.out and given.out.is_file() else []
     rows = {row["task"]: row for row in known}
     for task in given.tasks:
-        row = rows[task] = measure(task, words_of(task), given.batch, given.rounds)
+        row = measure(task, words_of(task), given.batch, given.rounds)
+        rows[task] = {**row, "batch": given.batch, "rounds": given.rounds, "machine": machine_record.record()}
         over = "" if row["ratio"] <= LIMIT else f"  above {LIMIT}"
         print(
             f"{task:22} {row['ratio']:.2f}  ({row['step_s']:.2f} s, {row['passes']} passes {row['passes_s']:.2f} s){over}",
             flush=True,
         )
         if given.out:
-            told = {"machine": machine_record.record(), "batch": given.batch, "rounds": given.rounds}
-            given.out.write_text(json.dumps({**told, "rows": list(rows.values())}, indent=1) + "\n")
+            given.out.write_text(json.dumps({"rows": list(rows.values())}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ ABOUT = """# What is proven of each task
   healthy run. `none`: the target is fixed, so there is nothing to prevent.
 
 - **Cost**: seconds of a step over those of its encoder passes alone, teacher's included; no more than 1.15 is the aim.
-  ResNet-18, or `vit_tiny` where tokens are hidden, {batch} images of 32 pixels, on a CPU (`benchmarks/step_cost.py`).
+  ResNet-18, or `vit_tiny` where tokens are hidden, on images of 32 pixels on a CPU (`benchmarks/step_cost.py`).
 
 **Whether it learns** is measured in [the catalogue](../explanation/catalogue.md).
 
@@ -39,8 +39,7 @@ def page(tasks: Mapping[str, Card]) -> str:
     """
     known: dict[str, Any] = json.loads(PROOFS.read_text())
     collapses: dict[str, Any] = json.loads(COLLAPSES.read_text())
-    measured: dict[str, Any] = costs()
-    ratios = {row["task"]: row["ratio"] for row in measured["rows"]}
+    ratios = {row["task"]: f"{row['ratio']:.2f} (batch {row['batch']})" for row in costs()}
     columns = ("parity", "distributed", "contract")
     names = ("task", *columns, "collapse", "removed", "named, after", "cost")
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
@@ -52,16 +51,20 @@ def page(tasks: Mapping[str, Card]) -> str:
         else:
             cells.append(counted(known["proofs"].get("collapse", {}).get(task)))
             cells += [row["removed"], f"{row['named']}, {row['steps']} steps"] if row else ["", ""]
-        cells.append(f"{ratios[task]:.2f}" if task in ratios else "not yet measured")
+        cells.append(ratios.get(task, "not yet measured"))
         lines.append(f"| [{task}](tasks/{task}.md) | {' | '.join(cells)} |")
-    machine = known["machine"]
-    where = f"Last run: {machine['processor']}, torch {machine['torch']}, commit `{machine['commit']}`."
-    return "\n".join([ABOUT.format(batch=measured["batch"]), "", *lines, "", where])
+    parts = {proof: counted(found["parts"]) for proof, found in known["proofs"].items() if "parts" in found}
+    below = f"Tests of what tasks are made of, in no row: {', '.join(f'{proof} {count}' for proof, count in parts.items())}."
+    where = " ".join(
+        f"{proof.capitalize()}: last run on {machine['processor']}, torch {machine['torch']}, commit `{machine['commit']}`."
+        for proof, machine in known["machines"].items()
+    )
+    return "\n".join([ABOUT, "", *lines, "", below, "", where])
 
 
-def costs() -> dict[str, Any]:
+def costs() -> list[dict[str, Any]]:
     """What `benchmarks/step_cost.py` measured; no rows before its first run."""
-    return json.loads(COSTS.read_text()) if COSTS.is_file() else {"batch": 256, "rows": []}
+    return json.loads(COSTS.read_text())["rows"] if COSTS.is_file() else []
 
 
 def counted(counts: Mapping[str, int] | None) -> str:

@@ -73,7 +73,8 @@ def small(
     overrides = {key: str(choice) for entry in config["defaults"] for key, choice in entry.items()}
     encoder = resnet_micro(in_chans=channels(task), img_size=8) if encoder is None else encoder
     if "vit" in overrides.get("override /encoder", ""):
-        encoder = vit_micro(in_chans=channels(task), img_size=8, patch_size=2).cut(4)
+        pool = "cls" if task_class(task).card.class_token else "mean"
+        encoder = vit_micro(in_chans=channels(task), img_size=8, patch_size=2, pool=pool).cut(4)
     cls, views = target(config["pretext"]), digit_views(task, seed)
     optimizer = optimizer or adamw(lr=1e-3, scale_lr="none")
     return cls(encoder, **numbers, views=views, optimizer=optimizer, seed=seed, **training)

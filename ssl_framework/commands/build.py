@@ -19,6 +19,7 @@ from ssl_framework.commands.console import say
 from ssl_framework.commands.explain import did_you_mean
 from ssl_framework.data import DataModule
 from ssl_framework.optim import OptimizerSpec
+from ssl_framework.pretext.base import Card
 from ssl_framework.types import Encoder, Facts, ViewMaker
 
 PRECISIONS = {
@@ -70,7 +71,18 @@ def encoder(settings: Settings, facts: Facts, maker: ViewMaker) -> Encoder:
         return load(settings["encoder_file"], facts).encoder
     node = settings["encoder"]
     known = {"in_chans": facts.channels, "img_size": list(maker.size)}
-    return make({**node, **{key: value for key, value in known.items() if key in node and node[key] is None}})
+    node = {**node, **{key: value for key, value in known.items() if key in node and node[key] is None}}
+    found = None if settings.get("pretext") is None else card(settings)
+    asked = {
+        "pool": "cls" if found is None or found.class_token else "mean",
+        "pos_embed": found.positions if found else "learn",
+    }
+    return make({**node, **{key: value for key, value in asked.items() if node.get(key) == "auto"}})
+
+
+def card(settings: Settings) -> Card:
+    """What the pretext task says of itself."""
+    return hydra.utils.get_class(settings["pretext"]["_target_"]).card
 
 
 def load(path: str, facts: Facts) -> Loaded:

@@ -115,6 +115,17 @@ class TimmViT(TimmEncoder):
         return self.grid[0] * self.grid[1]
 
     @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch, which divide those of every image."""
+        height, width = self.model.patch_embed.patch_size
+        return height, width
+
+    @property
+    def pools_class_token(self) -> bool:
+        """Whether `Encoding.pooled` is the class token, which some tasks do not train."""
+        return self.model.global_pool == "token"
+
+    @property
     def patch_dim(self) -> int:
         """Numbers ``P`` in one patch: channels times height times width."""
         return self.model.patch_embed.proj.weight[0].numel()

@@ -4,7 +4,7 @@ from ssl_framework.nn.bank import MemoryBank
 from ssl_framework.nn.centre import Centre
 from ssl_framework.nn.clusters import Clusters, spherical_k_means
 from ssl_framework.nn.colour import ColourWeights, colour_bins, lab, nearest_bins
-from ssl_framework.nn.contrast import InBatch, InfoNCE, Relation, require_temperature
+from ssl_framework.nn.contrast import InBatch, InfoNCE, Relation, require_positive
 from ssl_framework.nn.crops import compare_crops, each, encode_crops, encode_local_crops, place_positions, together
 from ssl_framework.nn.decoder import CrossDecoder, TokenDecoder, TokenPredictor, sincos_positions
 from ssl_framework.nn.distributed import gather, mean_over_processes, own_rows
@@ -32,7 +32,7 @@ from ssl_framework.nn.precision import FullPrecision, widen
 from ssl_framework.nn.prototypes import DINOHead, Prototypes, TokenBranch, cross_entropy
 from ssl_framework.nn.queue import Queue
 from ssl_framework.nn.sinkhorn import sinkhorn
-from ssl_framework.nn.tiles import distant_orders, tiles
+from ssl_framework.nn.tiles import distant_orders, require_tiles, tiles
 
 __all__ = [
     "Branch",
@@ -83,7 +83,8 @@ __all__ = [
     "random_order",
     "region_mask",
     "require_key",
-    "require_temperature",
+    "require_positive",
+    "require_tiles",
     "sincos_positions",
     "sinkhorn",
     "spherical_k_means",

@@ -53,8 +53,8 @@ class Clusters(MemoryBank):
         """
         said = z.detach().to(self.rows.dtype)  # (B, P)
         if self.training:
-            remembered = self.look_up(index)
-            said = remembered if self.count.passes else said
+            remembered = self.look_up(index)  # zeros if nothing was said of a sample
+            said = torch.where(remembered.any(dim=1, keepdim=True), remembered, said) if self.count.passes else said
         with torch.autocast(z.device.type, enabled=False):  # in half precision neighbours tie
             return torch.einsum("bp,ckp->cbk", said, self.centroids).argmax(dim=-1)
 

@@ -19,7 +19,7 @@ class InfoNCE(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        require_temperature(temperature)
+        require_positive(temperature=temperature)
         self.temperature = temperature
 
     def forward(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class InBatch(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        require_temperature(temperature)
+        require_positive(temperature=temperature)
         self.temperature = temperature
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
@@ -71,8 +71,8 @@ class Relation(nn.Module):
 
     def __init__(self, temperature: float, teacher_temperature: float) -> None:
         super().__init__()
-        require_temperature(temperature)
-        require_temperature(teacher_temperature, "teacher_temperature")
+        require_positive(temperature=temperature)
+        require_positive(teacher_temperature=teacher_temperature)
         self.temperature, self.teacher_temperature = temperature, teacher_temperature
 
     def forward(self, student: Tensor, teacher: Tensor, others: Tensor) -> Tensor:
@@ -82,11 +82,12 @@ class Relation(nn.Module):
         return F.cross_entropy(student @ others.T / self.temperature, target)
 
 
-def require_temperature(value: float, name: str = "temperature") -> None:
-    """Refuse what would divide by zero or turn the loss around.
+def require_positive(**numbers: float) -> None:
+    """Refuse what would divide by zero, turn the loss around, or leave nothing to compare with.
 
     Raises:
-        ValueError: it is not positive.
+        ValueError: one is not positive; the message names it.
     """
-    if not value > 0:
-        raise ValueError(f"{name}={value} must be positive.")
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value} must be positive.")

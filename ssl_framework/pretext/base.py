@@ -37,6 +37,11 @@ class Card:
         exports: whose encoder is kept, and it is a fact of the paper's code.
         needs_tokens: it hides or drops single tokens, so it trains a `TokenEncoder` only.
         needs_colour: its target is the colour of images, so it trains on those of three channels only.
+        class_token: its loss trains the class token of a vision transformer. If not, one that pools by the class token is
+            refused: monitors, probes and phase 2 would read a vector that nothing has trained.
+        positions: of a vision transformer in the paper's code, which an encoder of the command line has unless it is told
+            otherwise: "learn", or "sincos", fixed. A decoder or predictor that is asked for places needs an encoder that tells
+            them from the first step on: learnt ones begin near zero, and I-JEPA's collapses in a short training (measured).
     """
 
     family: Literal["generative", "contrastive", "predictive"]
@@ -49,6 +54,8 @@ class Card:
     exports: Literal["student", "teacher"] = "student"
     needs_tokens: bool = False
     needs_colour: bool = False
+    class_token: bool = True
+    positions: Literal["learn", "sincos"] = "learn"
 
     @property
     def needs(self) -> str:
@@ -92,6 +99,11 @@ class PretextModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         assert isinstance(encoder, nn.Module)
+        if getattr(encoder, "pools_class_token", False) and not self.card.class_token:
+            raise ValueError(
+                f"{type(self).__name__} does not train the class token, and this {type(encoder).__name__} gives it as its "
+                'vector: take encoder.pool=mean, or pool="mean".'
+            )
         self.encoder: Any = encoder
         self.views = views
         self.optimizer = optimizer

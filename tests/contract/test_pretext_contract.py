@@ -14,10 +14,12 @@ import pytorch_lightning as pl
 import torch
 
 from ssl_framework.checkpoint import SaveRun, last_checkpoint, load_encoder
+from ssl_framework.encoders import vit_micro
 from ssl_framework.nn import Follower
 from ssl_framework.optim import adamw
 from ssl_framework.pretext import PretextModule
-from ssl_framework.types import Step
+from ssl_framework.types import Batch, Step
+from ssl_framework.views import affine
 from support import (
     TASKS,
     MapEncoder,
@@ -26,6 +28,7 @@ from support import (
     digits_data,
     fit,
     in_a_child,
+    narrow,
     pretext_yaml,
     small,
     some_views,
@@ -180,6 +183,43 @@ def test_the_card_says_whether_colour_is_needed(task: str):
         return
     with pytest.raises(ValueError, match=r"encoder is for images of 1 channel: take colour images, data=cifar10"):
         cls(MapEncoder(6, 1))
+
+
+NOT_POSITIVE = {
+    "temperature", "teacher_temperature", "final_teacher_temperature", "sharpness", "epsilon", "sigma", "negatives", "stride",
+    "bins", "cells", "directions", "neighbours", "prototypes", "queue_size",
+}  # fmt: skip
+
+
+@every_task
+def test_numbers_that_turn_a_loss_around_are_refused(task: str):
+    """Zero and less, by name; a queue may be left out where 0 says so."""
+    for name in NOT_POSITIVE & narrow(task).keys():
+        for value in (0, -1):
+            if (task, name, value) in {("swav", "queue_size", 0), ("dcl", "sigma", 0)}:
+                continue
+            encoder = small(task).encoder
+            with pytest.raises(ValueError, match=rf"{name}={value}\b"):
+                task_class(task)(encoder, **{**narrow(task), name: value}, views=small(task).views)
+
+
+@every_task
+def test_the_card_says_whether_the_class_token_is_trained(task: str):
+    """A gradient reaches the vector of a vision transformer, or that transformer is refused."""
+    cls = task_class(task)
+    encoder = vit_micro(in_chans=channels(task), img_size=24, patch_size=2, pool="cls").cut(5)
+    views = affine(size=(24, 24), mean=(0.3,) * channels(task), std=(0.37,) * channels(task), views=cls.card.views)
+    if not cls.card.class_token:
+        with pytest.raises(ValueError, match=r"does not train the class token, .* take encoder.pool=mean"):
+            cls(encoder, **narrow(task), views=views)
+        return
+    module, pooled = cls(encoder, **narrow(task), views=views), []
+    encoder.register_forward_hook(lambda _, __, seen: pooled.append(seen.pooled))
+    index = torch.arange(8)
+    images = torch.rand(8, channels(task), 24, 24, generator=torch.Generator().manual_seed(0)) * 255
+    loss = module(views.apply(Batch(images.byte(), None, index), views.draw(index, 0))).loss
+    found = torch.autograd.grad(loss, [x for x in pooled if x.requires_grad], allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in found)
 
 
 class Kill(pl.Callback):

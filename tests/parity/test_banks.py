@@ -188,3 +188,21 @@ def test_k_means_agrees_with_its_loop():
             if mine:
                 expected[k] = normalize(torch.stack(mine).sum(0), dim=0)
     torch.testing.assert_close(spherical_k_means(rows, starts, 3), expected)
+
+
+def test_clusters_of_a_plain_loader_are_those_of_what_is_said_until_something_is_remembered():
+    """Nobody says how many samples there are, and they come in order: each is new, and none is labelled by zeros."""
+    torch.manual_seed(0)
+    clusters = Clusters(8, 6, 2)
+    for start in range(0, 120, 24):
+        index, z = torch.arange(start, start + 24), normalize(torch.randn(24, 8), dim=1)
+        centroids = clusters.centroids.clone()
+        labels = clusters.labels(index, z)
+        expected = torch.stack([(z @ c.T).argmax(1) for c in centroids])
+        assert torch.equal(labels, expected)
+        assert all(len(one.unique()) > 2 for one in labels)
+        clusters.stage(index, z)
+        clusters.follow(0.0)
+    remembered = clusters.labels(torch.arange(24), normalize(torch.randn(24, 8), dim=1))
+    again = torch.stack([(clusters.rows[:24] @ c.T).argmax(1) for c in clusters.centroids])
+    assert torch.equal(remembered, again)  # seen before: what was said then

@@ -7,9 +7,10 @@ import torch
 from torch.nn.functional import cosine_similarity, log_softmax
 
 from ssl_framework import keyed
-from ssl_framework.encoders import resnet_micro
+from ssl_framework.encoders import resnet_micro, vit_micro
 from ssl_framework.nn import distant_orders, place_positions, tiles
-from ssl_framework.pretext import DenseCL, Jigsaw, RelativeLocation, VICRegL
+from ssl_framework.pretext import PIRL, DenseCL, Jigsaw, PretextModule, RelativeLocation, VICRegL
+from ssl_framework.views import affine
 from support import LinearEncoder, MapEncoder, moved, views_of
 
 
@@ -47,6 +48,28 @@ def test_tiles_refuse_what_cannot_be_cut():
         tiles(picture(2, 9), 3, 0.1, key)
     with pytest.raises(ValueError, match=r"gap=0.5 must be"):
         tiles(picture(9, 9), 3, 0.5, key)
+
+
+def test_tiles_of_a_vision_transformer_are_whole_patches():
+    key = keyed.mix(0, 0, torch.arange(300))
+    found = tiles(picture(30, 33, batch=300), 3, 0.1, key, (4, 3))
+    assert found.shape == (300, 9, 1, 8, 9)  # of cells of 10 x 11 with a gap: 8 x 9
+    corner = found[:, 4, 0, 0, 0] % 10_000
+    assert set((corner // 100).long().tolist()) == {10, 11, 12}
+    assert tiles(picture(30, 30), 3, 0.4, key[:2], (4, 4)).shape[-1] == 4  # no smaller than a patch
+    with pytest.raises(ValueError, match=r"cells of 10 x 10, and the encoder's patch of 16 x 16 is larger: set views.size=48"):
+        tiles(picture(30, 30), 3, 0.1, key[:2], (16, 16))
+
+
+@pytest.mark.parametrize("task", [Jigsaw, RelativeLocation, PIRL])
+def test_tasks_of_tiles_train_vision_transformers(task: type[PretextModule]):
+    """At 32 pixels a cell is 10 pixels wide, which no patch of 4 divides; at 8 there is no room, and it is said at once."""
+    views = affine(size=(32, 32), mean=(0.5,), std=(0.5,), views=task.card.views)
+    module = task(vit_micro(in_chans=1).cut(5), views=views)
+    assert module(views_of(torch.randn(1, 5, 1, 32, 32))).loss.isfinite()
+    small = affine(size=(8, 8), mean=(0.5,), std=(0.5,), views=task.card.views)
+    with pytest.raises(ValueError, match=r"cells of 2 x 2, and the encoder's patch of 4 x 4 is larger: set views.size=12"):
+        task(vit_micro(in_chans=1, img_size=8, patch_size=4).cut(5), views=small)
 
 
 def test_orders_are_far_apart_and_always_the_same():

@@ -451,3 +451,14 @@ def test_dino_stands_still_where_it_says_so():
         assert gradient is not None
         assert bool(gradient.any()) == moves
         assert all(p.grad is None for p in task.teacher.parameters())
+
+
+def test_scores_of_prototypes_are_not_rounded_to_half_precision():
+    torch.manual_seed(0)
+    prototypes, z = Prototypes(64, 100), torch.randn(5, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = prototypes(z.bfloat16())
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, prototypes(z.bfloat16().float()))
+    with pytest.raises(ValueError, match="prototypes=0"):
+        Prototypes(64, 0)

@@ -16,7 +16,7 @@ SMALL: dict[str, Any] = {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}
 
 def vit() -> Any:
     torch.manual_seed(0)
-    return vit_micro(in_chans=1, img_size=8, patch_size=2).cut(4)
+    return vit_micro(in_chans=1, img_size=8, patch_size=2, pool="mean").cut(4)
 
 
 def images(views: int = 2, batch: int = 4) -> torch.Tensor:

@@ -18,7 +18,8 @@ from support import moved, views_of
 
 def made(cls: Any, **numbers: Any) -> Any:
     torch.manual_seed(0)
-    return cls(vit_micro(in_chans=1, img_size=8, patch_size=2).cut(4), **numbers).double()
+    pool = "cls" if cls.card.class_token else "mean"
+    return cls(vit_micro(in_chans=1, img_size=8, patch_size=2, pool=pool).cut(4), **numbers).double()
 
 
 def crops(views: int = 1, batch: int = 3) -> Tensor:

@@ -6,7 +6,7 @@ from lightly.loss import DCLLoss
 from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor
 
-from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, mean_over_processes, require_temperature
+from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, mean_over_processes, require_positive
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -45,9 +45,9 @@ class DCL(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
-        require_temperature(temperature)
+        require_positive(temperature=temperature)
         if sigma is not None:
-            require_temperature(sigma, "sigma")
+            require_positive(sigma=sigma)
         self.sigma = sigma
         self.projector = SimCLRProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
         weigh = None if sigma is None else self._weigh

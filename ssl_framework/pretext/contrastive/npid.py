@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_framework.nn import Follower, MemoryBank, mean_over_processes, require_key, widen
+from ssl_framework.nn import Follower, MemoryBank, mean_over_processes, require_key, require_positive, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -47,6 +47,7 @@ class NPID(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(temperature=temperature, negatives=negatives)
         self.negatives, self.temperature = negatives, temperature
         self.projector = nn.Linear(encoder.embed_dim, projection_dim)
         self.bank = MemoryBank(projection_dim, momentum)

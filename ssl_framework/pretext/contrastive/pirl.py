@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_framework import keyed
-from ssl_framework.nn import MemoryBank, require_key, tiles, widen
+from ssl_framework.nn import MemoryBank, require_key, require_positive, require_tiles, tiles, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -22,7 +22,7 @@ class PIRL(PretextModule):
     a step have the same negatives, each but its own.
 
     Args:
-        encoder: any.
+        encoder: any. Of a vision transformer the patch divides the sides of a tile, which may be smaller for it.
         projection_dim: of a vector; 128 (VISSL, pirl_jigsaw_4node_resnet50.yaml).
         negatives: samples drawn from the memory; 32,000 (VISSL).
         momentum: of the memory; 0.5 (VISSL).
@@ -54,9 +54,11 @@ class PIRL(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(temperature=temperature, negatives=negatives)
         if not 0 <= transformed <= 1:
             raise ValueError(f"transformed={transformed} must lie between 0 and 1: it is a share of the loss.")
         self.negatives, self.temperature, self.transformed, self.gap = negatives, temperature, transformed, gap
+        self.unit = require_tiles(encoder, None if self.views is None else self.views.size, 3, gap)
         self.projector = nn.Linear(encoder.embed_dim, projection_dim)  # f
         self.tile_projector = nn.Linear(encoder.embed_dim, projection_dim)
         self.joint_projector = nn.Linear(9 * projection_dim, projection_dim)  # with the one before: g
@@ -69,7 +71,9 @@ class PIRL(PretextModule):
             raise ValueError("PIRL keeps a vector of every sample, and Views.index is None: give Views(..., index=...).")
         order = keyed.uniform(key, _STREAM, 9).argsort(dim=1)  # (B, 9)
         cut = views.global_crops[:2][-1]
-        pieces = tiles(cut, 3, self.gap, key)[torch.arange(len(x), device=x.device)[:, None], order]  # (B, 9, C, h, w)
+        pieces = tiles(cut, 3, self.gap, key, self.unit)[
+            torch.arange(len(x), device=x.device)[:, None], order
+        ]  # (B, 9, C, h, w)
 
         h = self.encoder(x).pooled  # (B, D)
         whole = F.normalize(widen(self.projector(h)), dim=1)  # (B, P): f(v_I)

@@ -5,7 +5,7 @@ from typing import Unpack
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 
-from ssl_framework.nn import FullPrecision, compare_crops, encode_crops
+from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, require_positive
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -44,6 +44,7 @@ class SimCLR(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(temperature=temperature)
         self.projector = SimCLRProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
         self.criterion = FullPrecision(NTXentLoss(temperature, gather_distributed=True))
 

@@ -38,6 +38,8 @@ class AIM(PretextModule):
         paper="https://arxiv.org/abs/2401.08541",
         views=1,
         needs_tokens=True,
+        class_token=False,
+        positions="sincos",
     )
 
     def __init__(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_framework.nn import ColourWeights, MapDecoder, colour_bins, lab, nearest_bins, widen
+from ssl_framework.nn import ColourWeights, MapDecoder, colour_bins, lab, nearest_bins, require_positive, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training, require_colour
 from ssl_framework.types import Encoder, Step, Views
 
@@ -39,6 +39,7 @@ class Colorization(PretextModule):
         paper="https://arxiv.org/abs/1603.08511",
         views=1,
         needs_colour=True,
+        class_token=False,
     )
 
     def __init__(
@@ -54,8 +55,11 @@ class Colorization(PretextModule):
     ) -> None:
         require_colour(encoder, "Colorization")
         super().__init__(encoder, **training)
+        require_positive(stride=stride, sigma=sigma)
         self.stride, self.neighbours, self.sigma = stride, neighbours, sigma
         bins = colour_bins()  # (Q, 2)
+        if not 1 <= neighbours <= len(bins):
+            raise ValueError(f"neighbours={neighbours} must lie between 1 and {len(bins)}, the number of colours.")
         self.bins: Tensor
         self.normalization: Tensor
         self.register_buffer("bins", bins.to(torch.get_default_dtype()), persistent=False)

@@ -30,6 +30,7 @@ class ContextEncoder(PretextModule):
         judged_by="fine-tuning",
         paper="https://arxiv.org/abs/1604.07379",
         views=1,
+        class_token=False,
     )
 
     def __init__(

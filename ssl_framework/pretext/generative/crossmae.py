@@ -33,6 +33,7 @@ class CrossMAE(PretextModule):
         paper="https://arxiv.org/abs/2401.14391",
         views=1,
         needs_tokens=True,
+        positions="sincos",
     )
 
     def __init__(

@@ -29,6 +29,7 @@ class DenoisingAutoencoder(PretextModule):
         judged_by="fine-tuning",
         paper="https://doi.org/10.1145/1390156.1390294",
         views=1,
+        class_token=False,
     )
 
     def __init__(

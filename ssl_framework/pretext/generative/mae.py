@@ -33,6 +33,7 @@ class MAE(PretextModule):
         paper="https://arxiv.org/abs/2111.06377",
         views=1,
         needs_tokens=True,
+        positions="sincos",
     )
 
     def __init__(

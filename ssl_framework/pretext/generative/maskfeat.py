@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from ssl_framework.nn import block_mask, gradient_histograms, input_channels, masked_mean, widen
+from ssl_framework.nn import block_mask, gradient_histograms, input_channels, masked_mean, require_positive, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training, require_tokens
 from ssl_framework.types import Encoder, Step, Views
 
@@ -34,6 +34,7 @@ class MaskFeat(PretextModule):
         paper="https://arxiv.org/abs/2112.09133",
         views=1,
         needs_tokens=True,
+        class_token=False,
     )
 
     def __init__(
@@ -47,6 +48,11 @@ class MaskFeat(PretextModule):
     ) -> None:
         require_tokens(encoder, "MaskFeat").learn_mask_token()
         super().__init__(encoder, **training)
+        require_positive(bins=bins, cells=cells)
+        if len(self.encoder.grid) != 2:
+            raise ValueError(
+                f"MaskFeat describes images, and these tokens have a grid of {list(self.encoder.grid)}: take a ViT."
+            )
         self.mask_ratio, self.mask_block, self.bins, self.cells = mask_ratio, mask_block, bins, cells
         self.head = nn.Linear(encoder.embed_dim, input_channels(self.encoder) * bins * cells**2)
         nn.init.trunc_normal_(self.head.weight, std=0.02)  # slowfast/models/head_helper.py, `MSSeparateHead`

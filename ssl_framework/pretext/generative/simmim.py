@@ -34,6 +34,7 @@ class SimMIM(PretextModule):
         judged_by="fine-tuning",
         paper="https://arxiv.org/abs/2111.09886",
         views=1,
+        class_token=False,
     )
 
     def __init__(

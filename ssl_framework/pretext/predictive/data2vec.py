@@ -38,6 +38,7 @@ class Data2Vec(PretextModule):
         views=1,
         exports="teacher",
         needs_tokens=True,
+        class_token=False,
     )
 
     def __init__(

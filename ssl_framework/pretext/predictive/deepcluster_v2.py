@@ -6,7 +6,7 @@ import torch
 from lightly.models.modules import SwaVProjectionHead
 from torch.nn import functional as F
 
-from ssl_framework.nn import Clusters, FullPrecision, encode_crops, together, widen
+from ssl_framework.nn import Clusters, FullPrecision, encode_crops, require_positive, together, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -49,6 +49,7 @@ class DeepClusterV2(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(temperature=temperature)
         self.temperature = temperature
         self.projector = SwaVProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
         self.clusters = Clusters(projection_dim, prototypes, clusterings)

@@ -13,6 +13,7 @@ from ssl_framework.nn import (
     compare_crops,
     cross_entropy,
     encode_crops,
+    require_positive,
     together,
     widen,
 )
@@ -68,6 +69,11 @@ class DINO(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            final_teacher_temperature=final_teacher_temperature,
+        )
         self.temperature, self.freeze_share = temperature, freeze_share
         self.teacher_temperatures, self.warmup_share = (teacher_temperature, final_teacher_temperature), warmup_share
         self.head = DINOHead(encoder.embed_dim, hidden_dim, bottleneck_dim, prototypes)

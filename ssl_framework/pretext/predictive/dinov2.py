@@ -18,6 +18,7 @@ from ssl_framework.nn import (
     mean_per_sample,
     on_tokens,
     own_rows,
+    require_positive,
     sinkhorn,
     varied_mask,
     widen,
@@ -86,6 +87,11 @@ class DINOv2(PretextModule):
     ) -> None:
         require_tokens(encoder, "DINOv2").learn_mask_token()
         super().__init__(encoder, **training)
+        require_positive(
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            final_teacher_temperature=final_teacher_temperature,
+        )
         self.mask = mask_low, mask_high, mask_share, mask_block
         self.temperature, self.freeze_share, self.spread = temperature, freeze_share, spread
         self.teacher_temperatures, self.warmup_share = (teacher_temperature, final_teacher_temperature), warmup_share

@@ -15,6 +15,7 @@ from ssl_framework.nn import (
     encode_local_crops,
     mean_per_sample,
     on_tokens,
+    require_positive,
     varied_mask,
     widen,
 )
@@ -80,6 +81,11 @@ class IBOT(PretextModule):
     ) -> None:
         require_tokens(encoder, "IBOT").learn_mask_token()
         super().__init__(encoder, **training)
+        require_positive(
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            final_teacher_temperature=final_teacher_temperature,
+        )
         self.mask = mask_low, mask_high, mask_share, mask_block
         self.temperature, self.freeze_share = temperature, freeze_share
         self.teacher_temperatures, self.warmup_share = (teacher_temperature, final_teacher_temperature), warmup_share

@@ -40,6 +40,8 @@ class IJEPA(PretextModule):
         views=1,
         exports="teacher",
         needs_tokens=True,
+        class_token=False,
+        positions="sincos",
     )
 
     def __init__(

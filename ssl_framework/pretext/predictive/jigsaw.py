@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_framework import keyed
-from ssl_framework.nn import FullPrecision, distant_orders, require_key, tiles
+from ssl_framework.nn import FullPrecision, distant_orders, require_key, require_tiles, tiles
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -21,7 +21,7 @@ class Jigsaw(PretextModule):
     chromatic aberration; that belongs to the views.
 
     Args:
-        encoder: any.
+        encoder: any. Of a vision transformer the patch divides the sides of a tile, which may be smaller for it.
         tile_dim: what a tile is projected to; 512 in the paper's fc6 (figure 3).
         hidden_dim: of the classifier; 4096 in its fc7 (figure 3).
         permutations: orders that are told apart; 1000 is best (ablation of the permutation set).
@@ -49,7 +49,7 @@ class Jigsaw(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
-        self.gap = gap
+        self.gap, self.unit = gap, require_tiles(encoder, None if self.views is None else self.views.size, 3, gap)
         self.orders: Tensor
         self.register_buffer("orders", distant_orders(permutations, 9))  # (P, 9)
         self.tile_head = nn.Sequential(nn.Linear(encoder.embed_dim, tile_dim), nn.ReLU())
@@ -61,7 +61,7 @@ class Jigsaw(PretextModule):
         x = views.global_crops[0]  # (B, C, H, W)
         key = require_key(views.key, "Orders")
         label = (keyed.uniform(key, _STREAM, 1)[:, 0] * len(self.orders)).long()  # (B,)
-        pieces = standardised(tiles(x, 3, self.gap, key))  # (B, 9, C, h, w)
+        pieces = standardised(tiles(x, 3, self.gap, key, self.unit))  # (B, 9, C, h, w)
         mixed = pieces[torch.arange(len(x), device=x.device)[:, None], self.orders[label]]
 
         h = self.encoder(mixed.flatten(0, 1)).pooled.unflatten(0, (-1, 9))  # (B, 9, D)

@@ -7,7 +7,16 @@ from lightly.models.modules.heads import LeJEPAProjectionHead
 from torch import Tensor, nn
 
 from ssl_framework import keyed
-from ssl_framework.nn import FullPrecision, encode_crops, gather, mean_over_processes, require_key, together, widen
+from ssl_framework.nn import (
+    FullPrecision,
+    encode_crops,
+    gather,
+    mean_over_processes,
+    require_key,
+    require_positive,
+    together,
+    widen,
+)
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -49,6 +58,7 @@ class LeJEPA(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(directions=directions)
         if not 0 <= regularity <= 1:
             raise ValueError(f"regularity={regularity} must lie between 0 and 1: it is the share of the loss.")
         self.regularity, self.directions = regularity, directions

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ssl_framework.nn import (
     Branch,
-    FullPrecision,
     Prototypes,
     Teacher,
     cross_entropy,
     encode_local_crops,
     mean_over_processes,
     random_mask,
+    require_positive,
     sinkhorn,
     together,
 )
@@ -68,6 +68,7 @@ class MSN(PretextModule):
     ) -> None:
         require_tokens(encoder, "MSN")
         super().__init__(encoder, **training)
+        require_positive(temperature=temperature, sharpness=sharpness)
         self.mask_ratio, self.temperature, self.sharpness, self.entropy = mask_ratio, temperature, sharpness, entropy
         self.projector = MSNProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
         self.prototypes = Prototypes(projection_dim, prototypes)
@@ -79,11 +80,10 @@ class MSN(PretextModule):
         keep, _ = random_mask(views.key, self.encoder.num_tokens, self.mask_ratio)  # (B, K)
         h = [self.encoder(second, keep=keep).pooled[None], *encode_local_crops(self.encoder, views)]  # (1, B, D), (L, B, D)
         z = torch.cat([together(self.projector, crops) for crops in h])  # (1 + L, B, P)
-        likeness = FullPrecision(self.prototypes)  # over a temperature of 0.025, cosines of half precision are noise
-        scores = likeness(z) / self.temperature  # (1 + L, B, K)
+        scores = self.prototypes(z) / self.temperature  # (1 + L, B, K)
 
         with torch.no_grad():
-            sharp = (likeness(self.teacher(first)) / (self.temperature * self.sharpness)).log_softmax(dim=-1)  # (B, K)
+            sharp = (self.prototypes(self.teacher(first)) / (self.temperature * self.sharpness)).log_softmax(dim=-1)  # (B, K)
             target = sinkhorn(sharp, epsilon=1.0)  # of sharpened probabilities (official code, src/losses.py)
         prediction = torch.stack([cross_entropy(anchor, target) for anchor in scores]).mean()
         spread = negative_entropy(scores.softmax(dim=-1))

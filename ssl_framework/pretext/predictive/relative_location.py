@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from ssl_framework.nn import FullPrecision, require_key, tiles
+from ssl_framework.nn import FullPrecision, require_key, require_tiles, tiles
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -20,7 +20,7 @@ class RelativeLocation(PretextModule):
     pairs (section 3.2), a tile is encoded once. The paper also drops colours, against chromatic aberration.
 
     Args:
-        encoder: any.
+        encoder: any. Of a vision transformer the patch divides the sides of a tile, which may be smaller for it.
         hidden_dim: of the classifier; 4096 in the paper, where a second such layer follows (figure 3).
         gap: share of a cell's side that is cut off at each end, at random places; the paper leaves half a tile between two
             (section 3.1), which small images have no room for.
@@ -39,7 +39,7 @@ class RelativeLocation(PretextModule):
 
     def __init__(self, encoder: Encoder, hidden_dim: int = 4096, gap: float = 0.125, **training: Unpack[Training]) -> None:
         super().__init__(encoder, **training)
-        self.gap = gap
+        self.gap, self.unit = gap, require_tiles(encoder, None if self.views is None else self.views.size, 3, gap)
         self.head = nn.Sequential(
             nn.Linear(2 * encoder.embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, len(_NEIGHBOURS))
         )
@@ -48,7 +48,7 @@ class RelativeLocation(PretextModule):
     def forward(self, views: Views) -> Step:
         """Nine tiles of each sample, eight pairs."""
         x = views.global_crops[0]  # (B, C, H, W)
-        pieces = tiles(x, 3, self.gap, require_key(views.key, "Tiles"))  # (B, 9, C, h, w)
+        pieces = tiles(x, 3, self.gap, require_key(views.key, "Tiles"), self.unit)  # (B, 9, C, h, w)
         h = self.encoder(pieces.flatten(0, 1)).pooled.unflatten(0, (len(x), -1))  # (B, 9, D)
         pairs = torch.cat([h[:, 4:5].expand(-1, 8, -1), h[:, _NEIGHBOURS]], dim=2)  # (B, 8, 2 * D)
         logits = self.head(pairs).flatten(0, 1)  # (8 * B, 8)

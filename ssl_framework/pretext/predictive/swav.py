@@ -14,6 +14,7 @@ from ssl_framework.nn import (
     compare_crops,
     cross_entropy,
     encode_crops,
+    require_positive,
     sinkhorn,
     together,
     widen,
@@ -26,7 +27,9 @@ class SwAV(PretextModule):
     """One view predicts to which prototypes the other is assigned, where every prototype gets its share of the batch.
 
     Caron et al., 2020, https://arxiv.org/abs/2006.09882. Defaults are those of batches of 256 (official code,
-    scripts/swav_200ep_bs256_pretrain.sh). Prototypes are normalised where they are used, and not between steps as there.
+    scripts/swav_200ep_bs256_pretrain.sh). Prototypes are normalised where they are used, and not between steps as there. The
+    queue begins with random vectors, which the script waits for to be gone: with `queue_start` as it is they are, but in runs
+    of a few hundred steps.
 
     Args:
         encoder: any.
@@ -65,6 +68,7 @@ class SwAV(PretextModule):
         **training: Unpack[Training],
     ) -> None:
         super().__init__(encoder, **training)
+        require_positive(temperature=temperature, epsilon=epsilon)
         self.temperature, self.epsilon = temperature, epsilon
         self.queue_start, self.freeze_share = queue_start, freeze_share
         self.projector = SwaVProjectionHead(encoder.embed_dim, hidden_dim, projection_dim)
@@ -76,9 +80,8 @@ class SwAV(PretextModule):
         """Crops of one size go through together (official code, main_swav.py)."""
         h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
         z = F.normalize(widen(together(self.projector, h)), dim=-1)  # (V, B, P)
-        with torch.autocast(z.device.type, enabled=False):  # half a percent of a score is a tenth of its exponential
-            scores = self.prototypes(z, frozen=self.progress < self.freeze_share)  # (V, B, K)
-            codes = torch.stack([self._assign(scores[i].detach(), i) for i in range(2)])  # (2, B, K)
+        scores = self.prototypes(z, frozen=self.progress < self.freeze_share)  # (V, B, K)
+        codes = torch.stack([self._assign(scores[i].detach(), i) for i in range(2)])  # (2, B, K)
 
         loss = compare_crops(self.criterion, scores / self.temperature, codes)  # equation 1
         for i, queue in enumerate(self.queues):

@@ -38,6 +38,8 @@ def test_what_has_a_row_is_not_measured_again(scripts: dict[str, ModuleType]):
     assert ("random resnet_micro", 1) in every
     assert set(every) - set(missing("digits", [0, 1], None, [row("simclr", 1)])) == {("simclr", 1)}
     assert list(missing("digits", [0], ["mae"], [])) == [("mae", 0)]
+    assert list(missing("digits", [1, 2], ["PCA"], [row("PCA", 0)])) == []  # nothing in it is drawn
+    assert list(missing("digits", [1, 2], ["PCA"], [])) == [("PCA", 1)]
 
 
 def test_one_task_of_each_group_on_colour_images(scripts: dict[str, ModuleType]):
@@ -100,11 +102,40 @@ def test_several_seeds_have_an_interval_over_seeds(scripts: dict[str, ModuleType
 
 def test_tests_are_counted_for_the_task_that_they_name(scripts: dict[str, ModuleType], tmp_path: Path):
     prove = scripts["prove"]
-    assert prove.task_of("test_vicregl_of_two_maps", TASKS) == "vicregl"
-    assert prove.task_of("test_processes_train_as_one[2-none-dinov2]", TASKS) == "dinov2"
-    assert prove.task_of("test_a_temperature_is_refused[0.0]", TASKS) is None
+    assert prove.task_of("test_losses::test_vicregl_of_two_maps", TASKS) == "vicregl"
+    assert prove.task_of("test_equality::test_processes_train_as_one[2-none-dinov2]", TASKS) == "dinov2"
+    assert prove.task_of("test_losses::test_a_temperature_is_refused[0.0]", TASKS) is None
+    assert prove.task_of("test_simmim::test_hidden_pixels_hold_the_mask", TASKS) == "simmim"
     report = tmp_path / "report.xml"
-    cases = '<testcase name="test_mae"/><testcase name="test_mae_x"><failure/></testcase>'
-    cases += '<testcase name="test_byol"><skipped/></testcase>'
+    cases = (
+        '<testcase classname="tests.test_x" name="test_mae"/><testcase classname="tests.test_x" name="test_mae_x"><failure/>'
+    )
+    cases += '</testcase><testcase name="test_byol"><skipped/></testcase><testcase name="test_of_parts"/>'
     report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-    assert prove.by_task(list(prove.results(report)), TASKS) == {"mae": {"passed": 1, "tests": 2}}
+    counted = prove.by_task(list(prove.results(report)), TASKS)
+    assert counted == {"mae": {"passed": 1, "tests": 2}, "parts": {"passed": 1, "tests": 1}}
+
+
+def test_proofs_that_fail_are_not_lost(scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also those of parts; and each proof has the machine that it ran on."""
+    prove, out = scripts["prove"], tmp_path / "proofs.json"
+    outcomes = {
+        "parity": [("test_a::test_mae", True), ("test_a::test_of_parts", False)],
+        "collapse": [("test_b::test_mae", True)],
+    }
+    monkeypatch.setattr(prove, "run", lambda proof, workers: outcomes[proof])
+    monkeypatch.setattr(prove.machine_record, "record", lambda: {"commit": "first"})
+    assert prove.main(["--proofs", "collapse", "--out", str(out)]) == 0
+    monkeypatch.setattr(prove.machine_record, "record", lambda: {"commit": "second"})
+    assert prove.main(["--proofs", "parity", "--out", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert found["machines"] == {"collapse": {"commit": "first"}, "parity": {"commit": "second"}}
+    assert found["proofs"]["collapse"] == {"mae": {"passed": 1, "tests": 1}}
+    assert found["proofs"]["parity"]["parts"] == {"passed": 0, "tests": 1}
+
+
+def test_tests_that_cannot_be_collected_are_an_error(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch):
+    prove = scripts["prove"]
+    monkeypatch.setitem(prove.PROOFS, "parity", ("tests/no_such_folder",))
+    with pytest.raises(RuntimeError, match="the tests of parity were not run"):
+        prove.run("parity", 1)

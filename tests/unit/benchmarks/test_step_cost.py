@@ -1,12 +1,13 @@
 """The cost of a step beside its encoder passes: which passes are counted, and that what surrounds them is seen."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_framework.commands import build, compose, pretrain
 from ssl_framework.types import Batch
@@ -49,14 +50,31 @@ def test_passes_of_student_and_teacher_are_told_apart(script: ModuleType):
     assert set(passes(script, "pretext=mae", "pretext.decoder_dim=16", "pretext.decoder_heads=2")) == {(True, True)}
 
 
-def test_what_a_head_costs_is_seen(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
-    words = ["data=digits", "encoder=resnet_micro", "pretext=simclr", "views.size=8"]
-    small = script.measure("simclr", [*words, "pretext.hidden_dim=16"], 16, 1)
-    assert small["passes"] >= 1
-    assert small["words"][-1] == "pretext.hidden_dim=16"
+WORDS = ["data=digits", "encoder=resnet_micro", "pretext=simclr", "views.size=8"]
+
+
+def test_what_a_head_costs_is_seen(script: ModuleType):
+    """Work is counted in floating-point operations here, which no busy machine changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "taken", operations)
+        small, large = (script.measure("simclr", [*WORDS, f"pretext.hidden_dim={dim}"], 16, 1) for dim in (16, 4096))
+    assert small["passes"] == large["passes"] >= 1
+    assert small["passes_s"] == large["passes_s"] > 0
+    assert 1 < small["ratio"] < 1.02
+    assert large["ratio"] > 1.1 * small["ratio"]
+
+
+def operations(work: Callable[[], None]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def test_ratios_are_made_round_by_round(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
     calls = iter([3.0, 2.0, 9.0, 6.0, 4.0, 2.0, 6.0, 2.0])  # step and passes by turns, the first pair to warm up
     monkeypatch.setattr(script, "taken", lambda work: next(calls))
-    row = script.measure("simclr", words, 4, 3)
+    row = script.measure("simclr", WORDS, 4, 3)
+    assert row["words"] == WORDS
     assert (row["ratio"], row["quartiles"]) == (2.0, [1.75, 2.5])
     assert (row["step_s"], row["passes_s"]) == (6.0, 2.0)
 

@@ -8,9 +8,10 @@ import torch
 import yaml
 
 from ssl_framework.checkpoint import save_encoder
-from ssl_framework.commands import build, compose, folder
+from ssl_framework.commands import build, compose, folder, pretrain
 from ssl_framework.encoders import resnet_micro
 from ssl_framework.paths import conf_dir
+from support import light
 
 
 def test_views_and_encoder_follow_the_data() -> None:
@@ -22,6 +23,26 @@ def test_views_and_encoder_follow_the_data() -> None:
     assert encoder.spec["args"]["in_chans"] == 1  # pyright: ignore[reportAttributeAccessIssue]
     larger = build.views({**settings["views"], "size": [16, 16]}, data.facts)
     assert build.encoder(settings, data.facts, larger).spec["args"]["img_size"] == [16, 16]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("pretext=mae", "cls sincos"), ("pretext=ijepa", "mean sincos"), ("pretext=simmim", "mean learn"),
+     ("pretext=simclr encoder=vit_tiny", "cls learn"), ("pretext=ijepa encoder.pos_embed=learn", "mean learn"),
+     ("pretext=mae encoder.pool=mean", "mean sincos")],
+)  # fmt: skip
+def test_a_vision_transformer_is_as_the_task_wants_it(words: str, expected: str) -> None:
+    settings = compose.compose("pretrain", words.split())
+    facts = build.data(settings).facts
+    encoder = build.encoder(settings, facts, build.views(settings["views"], facts))
+    arguments = encoder.spec["args"]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [arguments["pool"], arguments["pos_embed"]] == expected.split()
+
+
+def test_a_class_token_that_is_not_trained_is_refused() -> None:
+    settings = compose.compose("pretrain", ["pretext=ijepa", "encoder.pool=cls", *light("ijepa")])
+    with pytest.raises(ValueError, match=r"IJEPA does not train the class token, .* take encoder.pool=mean"):
+        pretrain.pretext(settings, build.data(settings))
 
 
 def test_every_key_of_the_trainer_file_is_used() -> None:
