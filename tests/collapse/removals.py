@@ -32,6 +32,10 @@ class Live(Teacher):
     def follow(self, progress: float) -> None:
         pass
 
+    def train(self, mode: bool = True) -> "Live":
+        nn.Module.train(self, mode)  # a teacher evaluates, and this is the student
+        return self
+
 
 class Only(nn.Module):
     """A function in the place of a criterion."""
