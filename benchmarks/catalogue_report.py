@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogue_cases import CASES, FLOORS, NOTES, Case, card
+from matplotlib.lines import Line2D
 
 from ssl_framework.metrics import Interval, interval
 from ssl_framework.report import style
@@ -150,10 +151,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for axes, measure in zip(picture.subplots(1, 2, sharey=True), ("linear", "finetuned"), strict=True):
         style.dress(axes, MEASURES[measure], "accuracy (%)")
         for family, colour in zip(_FAMILIES, style.PALETTE[: len(_FAMILIES)], strict=True):
-            of_family = [(i, summary(by_task[t], measure)) for i, t in enumerate(names) if card(t).family == family]
-            places, values = [i for i, _ in of_family], [100 * v.mean for _, v in of_family]
-            spread = [100 * v.half_width for _, v in of_family]
-            axes.errorbar(values, places, xerr=spread, fmt="o", color=colour, markersize=5, elinewidth=1.2, label=family)
+            for transformer, marker in ((False, "o"), (True, "D")):
+                chosen = [(i, summary(by_task[t], measure)) for i, t in enumerate(names)
+                          if card(t).family == family and _is_transformer(by_task[t]) == transformer]  # fmt: skip
+                places, values = [i for i, _ in chosen], [100 * v.mean for _, v in chosen]
+                spread = [100 * v.half_width for _, v in chosen]
+                look = {"fmt": marker, "color": colour, "markersize": 5, "elinewidth": 1.2}
+                axes.errorbar(values, places, xerr=spread, label=None if transformer else family, **look)
         for floor, dashes in (("random resnet_micro", "--"), ("random vit_4x96", ":"), ("raw pixels", "-")):
             if floor in by_task and by_task[floor][0][measure]:
                 value = 100 * summary(by_task[floor], measure).mean
@@ -161,8 +165,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.set_yticks(range(len(names)), names, fontsize=8.5)
         axes.set_ylim(-0.7, len(names) - 0.3)
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    picture.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    if any(_is_transformer(by_task[task]) for task in names):
+        handles["of a vision transformer"] = Line2D([], [], marker="D", color=style.MUTED, linestyle="none", markersize=5)
+    picture.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     style.save(picture, path)
+
+
+def _is_transformer(rows: Sequence[Row]) -> bool:
+    return str(rows[0]["encoder"]).startswith("vit")
 
 
 def _grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
