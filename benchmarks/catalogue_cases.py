@@ -138,8 +138,14 @@ FLOORS = {
 }
 """What has learned nothing, and its encoder. Fine-tuned, a random encoder is one trained from scratch."""
 
-NOTES: dict[str, str] = {}
-"""What is known of a task's row."""
+NOTES: dict[str, str] = {
+    "npid": "ten passes over the pool: a sample meets its own memory nine times, in the paper 200; a temperature of 0.2 made "
+    "it worse (67.2 and 59.8)",
+    "relative_location": "tiles are 7 pixels wide: whole pictures are new to the encoder",
+    "ijepa": "with learnt positions, which begin near zero, it fell to 52.8, 36.2 and 44.0",
+    "simmim": "the paper has relative positions, which this encoder has not",
+}
+"""What is known of a task's row on Fashion-MNIST. Percentages in the order of the columns."""
 
 _COLOURLESS = ("fashion_mnist", "digits")
 
