@@ -96,6 +96,8 @@ _OWN: dict[str, tuple[str, ...]] = {
     "ibot": ("pretext.teacher_temperature=0.02", "pretext.final_teacher_temperature=0.02"),
 }
 
+_OF_DIGITS = {**_OWN, "w_mse": ("pretext.whitening_size=64", "pretext.projection_dim=32")}  # of batches of 64
+
 _TEACHERS = {"momentum": 0.99, "final_momentum": 0.999}
 """Of teachers: the papers' 0.996 to 0.9998 are for ten thousand steps and more, here are 391. Memory banks and covariances
 keep theirs."""
@@ -176,7 +178,7 @@ def words_of(task: str, case: Case) -> list[str]:
         *COMMON,
     ]
     said += [f"pretext.{name}={value}" for name, value in _numbers(task, config["pretext"]).items()]
-    said += _OWN.get(task, ())
+    said += _OF_DIGITS.get(task, ()) if case.data == "digits" else _OWN.get(task, ())
     return said + list(() if case.data == "digits" else _VIEWS[_chosen(config, "views", "two_crops")])
 
 

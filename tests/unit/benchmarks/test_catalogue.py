@@ -7,7 +7,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
+from ssl_framework.commands import build, compose, pretrain
+from ssl_framework.types import Batch
 from support import TASKS
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -60,6 +63,22 @@ def test_rows_of_the_digits(scripts: dict[str, ModuleType], tmp_path: Path):
     assert "pretext=simclr" in found["simclr"]["words"]
     scripts["catalogue"].main([*arguments, "simclr"])
     assert rows.read_text() == first
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_words_of_a_task_make_a_step(scripts: dict[str, ModuleType], task: str):
+    """At the batch that they are for, without training: what does not fit together is found in seconds."""
+    cases = scripts["catalogue_cases"]
+    if task not in cases.tasks_of("digits"):
+        return
+    case = cases.CASES["digits"]
+    settings = compose.compose("pretrain", ["data=digits", *cases.words_of(task, case)])
+    data = build.data(settings)
+    module = pretrain.pretext(settings, data)
+    index = torch.arange(case.batch)
+    assert module.views is not None
+    views = module.views.apply(Batch(data.split("train").images(index), None, index), module.views.draw(index, 0))
+    assert module(views).loss.isfinite()
 
 
 @pytest.mark.slow
