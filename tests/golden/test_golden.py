@@ -1,8 +1,7 @@
 """Twenty steps of every task beside the recorded curve: a refactor leaves them untouched.
 
 ``pytest tests/golden --record`` writes them anew, and the changelog says why. Where torch, the processor and the number of
-threads are those of the header, the curves are equal to the bit; elsewhere within 1e-3, relative, for ten steps, and 1e-2 for
-ten more: the rounding of another processor grows with each step (1.02e-3 was seen at step 19). The test says which.
+threads are those of the header, the curves are equal to the bit; elsewhere within 1e-3, relative. The test says which.
 """
 
 import platform
@@ -18,6 +17,8 @@ from support import TASKS, digits_data, fit, small
 
 STEPS = 20
 STEADY = sgd(lr=1e-5, scale_lr="none")  # at larger steps the rounding of another processor grows tenfold a step (measured)
+# Its sum over all pairs of features has large gradients: 1.02e-3 was seen on another processor
+STEADIER = {"barlow_twins": sgd(lr=1e-6, scale_lr="none")}
 FOLDER = Path(__file__).parent
 
 
@@ -48,7 +49,8 @@ def header() -> str:
 @pytest.mark.parametrize("task", TASKS)
 def test_curve(task: str, tmp_path: Path, request: pytest.FixtureRequest, record_property: Callable[[str, str], None]):
     losses = Losses()
-    fit(small(task, optimizer=STEADY), digits_data(task, batch_size=64), STEPS, tmp_path, callbacks=[losses])
+    module = small(task, optimizer=STEADIER.get(task, STEADY))
+    fit(module, digits_data(task, batch_size=64), STEPS, tmp_path, callbacks=[losses])
     path = FOLDER / f"{task}.txt"
     if request.config.getoption("--record"):
         path.write_text("\n".join([header(), *(f"{value!r}" for value in losses.values)]) + "\n")
@@ -62,9 +64,5 @@ def test_curve(task: str, tmp_path: Path, request: pytest.FixtureRequest, record
         record_property("golden", f"{task}: compared to the bit")
         assert losses.values == expected
     else:
-        record_property(
-            "golden", f"{task}: compared within 1e-3 and 1e-2, for the curve is of another environment ({recorded[2:]})"
-        )
-        half = STEPS // 2
-        assert losses.values[:half] == pytest.approx(expected[:half], rel=1e-3)
-        assert losses.values[half:] == pytest.approx(expected[half:], rel=1e-2)
+        record_property("golden", f"{task}: compared within 1e-3, for the curve is of another environment ({recorded[2:]})")
+        assert losses.values == pytest.approx(expected, rel=1e-3)

@@ -97,7 +97,8 @@ def finish_crops(
         As `make_views`.
     """
     made: list[Tensor] = []
-    for crops, (specs, size, which) in zip((global_crops, local_crops), _groups(plan), strict=False):
+    given = (global_crops, local_crops) if plan.local_views else (global_crops,)
+    for crops, (specs, size, which) in zip(given, _groups(plan), strict=True):
         assert crops is not None, "the plan has local views, and no crops of them came"
         views = crops.shape[:2]
         whole = torch.tensor([0, 0, *crops.shape[3:]]).expand(*views, 4)
