@@ -4,6 +4,7 @@
     python benchmarks/catalogue.py                        # what is missing of seed 0 on Fashion-MNIST, row by row
     python benchmarks/catalogue.py --seeds 0 1 2 --minutes 55
     python benchmarks/catalogue.py --case cifar10
+    python benchmarks/catalogue.py --folder FOLDER        # that holds fashion_mnist.npz, or will: see `pool_file`
     python benchmarks/catalogue.py --report               # docs/explanation/catalogue.md and its picture
 
 A row is appended to ``benchmarks/catalogue/CASE.jsonl`` as soon as it is there, so a run that was stopped goes on where it
@@ -79,10 +80,10 @@ def data_words(name: str, case: Case, folder: Path) -> list[str]:
     """What the command line is told of the data."""
     if case.pool is None:
         return [f"data={case.data}"]
-    facts = build.data(compose.compose("pretrain", [f"data={case.data}"])).facts
+    facts = compose.compose("pretrain", [f"data={case.data}"])["data"]
     share = case.val / (case.pool + case.val)
     said = ["data=arrays", f"data.path={pool_file(name, case, folder)}", f"data.val_share={share:.6f}"]
-    return [*said, f"data.mean={list(facts.mean)}", f"data.std={list(facts.std)}"]
+    return [*said, f"data.mean={list(facts['mean'])}", f"data.std={list(facts['std'])}"]
 
 
 def measure_task(name: str, task: str, seed: int, folder: Path) -> Row:
@@ -159,7 +160,7 @@ def judge(
     started = time.perf_counter()
     splits = data.split("train"), data.split("val"), data.test_split()
     center = plain(**preprocessing).center
-    train, val, test = (embed(encoder, split, center) for split in splits)
+    train, val, test = (embed(encoder, split, center, device=build.device("auto")) for split in splits)
     linear = fit_probe(_pair(train), _pair(val), _pair(test), penalties=PENALTIES)
     predicted = knn(train.x, train.y, test.x, num_classes=1 + int(train.y.max()), k=20)
     row: Row = {"knn": accuracy(predicted, test.y), "linear": linear.accuracy, "penalty": linear.penalty}
@@ -168,7 +169,7 @@ def judge(
 
 
 def _finetuned(encoder: Encoder, data: DataModule, preprocessing: dict[str, Any], case: Case, seed: int) -> Row:
-    train, facts = data.split("train"), data.facts
+    train, facts, device = data.split("train"), data.facts, build.device("auto")
     assert facts.classes is not None
 
     def fit(draw: int, rate: float, judge: Any) -> float:
@@ -184,7 +185,8 @@ def _finetuned(encoder: Encoder, data: DataModule, preprocessing: dict[str, Any]
             budget=10,
             seed=100 * seed + draw,
             steps=case.finetune_steps,
-            precision=machine.precision("cpu").name,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            precision=machine.precision(device).name,
         )
         return row["accuracy"]
 
@@ -216,7 +218,9 @@ def missing(name: str, seeds: Sequence[int], only: Sequence[str] | None, rows: S
                 yield task, seed
 
 
-def run(name: str, seeds: Sequence[int], only: Sequence[str] | None, minutes: float, workers: int, rows: Path) -> None:
+def run(
+    name: str, seeds: Sequence[int], only: Sequence[str] | None, minutes: float, workers: int, rows: Path, folder: Path
+) -> None:
     """Measure what is missing, a process of one thread for each row, until the time is over; what has begun is finished.
 
     Args:
@@ -226,13 +230,14 @@ def run(name: str, seeds: Sequence[int], only: Sequence[str] | None, minutes: fl
         minutes: after which nothing new begins.
         workers: rows at a time.
         rows: the file they are appended to.
+        folder: for the pool, which is taken from there if it is there, and the runs.
     """
     end = time.monotonic() + 60 * minutes
     left = list(missing(name, seeds, only, read(rows)))
     rows.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
-        if CASES[name].pool is not None:
-            pool_file(name, CASES[name], Path(folder))
+    if CASES[name].pool is not None:
+        pool_file(name, CASES[name], folder)
+    with ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(_in_a_process, name, task, seed, folder, end): (task, seed) for task, seed in left}
         for future in as_completed(futures):
             task, seed = futures[future]
@@ -247,11 +252,11 @@ def run(name: str, seeds: Sequence[int], only: Sequence[str] | None, minutes: fl
             print(catalogue_report.line(row), flush=True)
 
 
-def _in_a_process(name: str, task: str, seed: int, folder: str, end: float) -> Row | None:
+def _in_a_process(name: str, task: str, seed: int, folder: Path, end: float) -> Row | None:
     """One row by a fresh interpreter; None if the time is over, ``error`` if it failed."""
     if time.monotonic() > end:
         return None
-    command = [sys.executable, __file__, "--case", name, "--one", task, "--seeds", str(seed), "--folder", folder]
+    command = [sys.executable, __file__, "--case", name, "--one", task, "--seeds", str(seed), "--folder", str(folder)]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return {"error": done.stderr[-3000:]}
@@ -269,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help="file of the rows; default benchmarks/catalogue/CASE.jsonl")
     parser.add_argument("--report", action="store_true", help="write the page from the rows")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="keeps the pool, CASE.npz; default: a temporary one")
     given = parser.parse_args(arguments)
     if given.report:
         catalogue_report.write({name: read(ROWS / f"{name}.jsonl") for name in CASES}, PAGE)
@@ -278,7 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(given.case, given.one, given.seeds[0], given.folder)))
     else:
         rows = given.rows or ROWS / f"{given.case}.jsonl"
-        run(given.case, given.seeds, given.tasks, given.minutes, given.workers, rows)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = given.folder or Path(temporary)
+            run(given.case, given.seeds, given.tasks, given.minutes, given.workers, rows, folder)
 
 
 if __name__ == "__main__":

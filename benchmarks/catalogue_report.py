@@ -158,7 +158,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 spread = [100 * v.half_width for _, v in chosen]
                 look = {"fmt": marker, "color": colour, "markersize": 5, "elinewidth": 1.2}
                 axes.errorbar(values, places, xerr=spread, label=None if transformer else family, **look)
-        for floor, dashes in (("random resnet_micro", "--"), ("random vit_4x96", ":"), ("raw pixels", "-")):
+        lines = {"random resnet_micro": "--", "random vit_4x96": ":", "random vit_4x96_sincos": "-.", "raw pixels": "-"}
+        for floor, dashes in lines.items():
             if floor in by_task and by_task[floor][0][measure]:
                 value = 100 * summary(by_task[floor], measure).mean
                 axes.axvline(value, color=style.MUTED, linestyle=dashes, linewidth=1.2, label=floor)

@@ -2,11 +2,12 @@
 
     python benchmarks/step_cost.py --out benchmarks/step_cost.json     # SSL_FRAMEWORK_DATA holds cifar10/
     python benchmarks/step_cost.py --tasks simclr vicreg
+    python benchmarks/step_cost.py --device cuda --data data=arrays data.path=IMAGES.npz
 
 A step is forward, backward, and what follows without a gradient; the passes are the very calls of the encoder that the step
-makes, teacher's and tiles' included, each with its backward where it had one. Both are measured in seconds of the processor, by
-turns. ResNet-18 on 256 images of 32 pixels; `vit_tiny` for tasks that need tokens, with decoders that suit it. Heads are at
-most 2048 wide, queues and prototypes at most 4096 long, as the recipes for CIFAR have them.
+makes, teacher's and tiles' included, each with its backward where it had one. Both are measured by turns, in seconds of the
+processor, or on a GPU by the clock. ResNet-18 on 256 images of 32 pixels; `vit_tiny` for tasks that need tokens, with decoders
+that suit it. Heads are at most 2048 wide, queues and prototypes at most 4096 long, as the recipes for CIFAR have them.
 """
 
 import argparse
@@ -65,20 +66,20 @@ class Call(NamedTuple):
     grad: bool
 
 
-def words_of(task: str) -> list[str]:
+def words_of(task: str, data: Sequence[str] = ("data=cifar10",)) -> list[str]:
     """What the command line is told of a task."""
     config = yaml.safe_load((conf_dir() / "pretext" / f"{task}.yaml").read_text())
     vit = any("vit" in str(entry.get("override /encoder", "")) for entry in config["defaults"])
     limited = {name: limit for name, limit in LARGEST.items() if (config["pretext"].get(name) or 0) > limit}
     return [
-        "data=cifar10",
+        *data,
         f"pretext={task}",
         f"encoder={'vit_tiny' if vit else 'resnet18'}",
         *(f"pretext.{name}={limit}" for name, limit in limited.items()),
     ]
 
 
-def measure(task: str, words: Sequence[str], batch_size: int, rounds: int) -> Row:
+def measure(task: str, words: Sequence[str], batch_size: int, rounds: int, device: str = "cpu") -> Row:
     """A row: median seconds of step and passes, and the median of their ratios, round by round, with its quartiles.
 
     Args:
@@ -86,10 +87,11 @@ def measure(task: str, words: Sequence[str], batch_size: int, rounds: int) -> Ro
         words: what the command line is told.
         batch_size: samples of a step.
         rounds: of both; one more comes first, to warm up.
+        device: "cpu" or "cuda".
     """
     settings = compose.compose("pretrain", words)
     data = build.data(settings)
-    module = pretrain.pretext(settings, data)
+    module = pretrain.pretext(settings, data).to(device)
     keep_channels_last(module)
     followers = [part for part in module.modules() if isinstance(part, Follower)]
     for follower in followers:
@@ -97,11 +99,12 @@ def measure(task: str, words: Sequence[str], batch_size: int, rounds: int) -> Ro
     module.progress = 0.5
     index = torch.arange(batch_size)
     assert module.views is not None
-    views = module.views.apply(Batch(data.split("train").images(index), None, index), module.views.draw(index, 0))
-    lower = machine.precision("cpu").name == "bf16-mixed"
+    batch = Batch(data.split("train").images(index), None, index).to(torch.device(device))
+    views = module.views.apply(batch, module.views.draw(index, 0))
+    lower = machine.precision(device).name == "bf16-mixed"
 
     def autocast() -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=lower)
+        return torch.autocast(device, torch.bfloat16, enabled=lower)
 
     def step() -> None:
         with autocast():
@@ -122,7 +125,7 @@ def measure(task: str, words: Sequence[str], batch_size: int, rounds: int) -> Ro
                 total.backward()
         module.zero_grad()
 
-    pairs = [(taken(step), taken(passes)) for _ in range(rounds + 1)][1:]
+    pairs = [(taken(step, device), taken(passes, device)) for _ in range(rounds + 1)][1:]
     ratios = [whole / alone for whole, alone in pairs]
     first, middle, third = statistics.quantiles(ratios, n=4, method="inclusive") if rounds > 1 else ratios * 3
     seconds = {"step_s": statistics.median(p[0] for p in pairs), "passes_s": statistics.median(p[1] for p in pairs)}
@@ -153,11 +156,17 @@ def keep_channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
 
-def taken(work: Callable[[], None]) -> float:
-    """Seconds of the processor."""
-    before = time.process_time()
+def taken(work: Callable[[], None], device: str = "cpu") -> float:
+    """Seconds of the processor; on a GPU of the clock, until its work is done."""
+    if device == "cpu":
+        before = time.process_time()
+        work()
+        return time.process_time() - before
+    torch.cuda.synchronize()
+    before = time.perf_counter()
     work()
-    return time.process_time() - before
+    torch.cuda.synchronize()
+    return time.perf_counter() - before
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -167,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", default=every)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--data", nargs="+", default=["data=cifar10"], help="what the command line is told of the data")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)  # seconds of the processor then say the same as a clock
@@ -174,11 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known: list[Row] = json.loads(given.out.read_text())["rows"] if given.out and given.out.is_file() else []
     rows = {row["task"]: row for row in known}
     for task in given.tasks:
-        row = measure(task, words_of(task), given.batch, given.rounds)
+        row = measure(task, words_of(task, given.data), given.batch, given.rounds, given.device)
         rows[task] = {**row, "batch": given.batch, "rounds": given.rounds, "machine": machine_record.record()}
         over = "" if row["ratio"] <= LIMIT else f"  above {LIMIT}"
         print(
-            f"{task:22} {row['ratio']:.2f}  ({row['step_s']:.2f} s, {row['passes']} passes {row['passes_s']:.2f} s){over}",
+            f"{task:22} {row['ratio']:.2f}  ({row['step_s']:.3f} s, {row['passes']} passes {row['passes_s']:.3f} s){over}",
             flush=True,
         )
         if given.out:

@@ -64,7 +64,8 @@ def test_what_a_head_costs_is_seen(script: ModuleType):
     assert large["ratio"] > 1.1 * small["ratio"]
 
 
-def operations(work: Callable[[], None]) -> float:
+def operations(work: Callable[[], None], device: str) -> float:
+    assert device == "cpu"
     with FlopCounterMode(display=False) as counter:
         work()
     return float(counter.get_total_flops())
@@ -72,7 +73,7 @@ def operations(work: Callable[[], None]) -> float:
 
 def test_ratios_are_made_round_by_round(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
     calls = iter([3.0, 2.0, 9.0, 6.0, 4.0, 2.0, 6.0, 2.0])  # step and passes by turns, the first pair to warm up
-    monkeypatch.setattr(script, "taken", lambda work: next(calls))
+    monkeypatch.setattr(script, "taken", lambda *given: next(calls))
     row = script.measure("simclr", WORDS, 4, 3)
     assert row["words"] == WORDS
     assert (row["ratio"], row["quartiles"]) == (2.0, [1.75, 2.5])
