@@ -26,10 +26,10 @@ def mix(*parts: int | Tensor) -> Tensor:
     Returns:
         int64 tensor of the broadcast shape; a scalar tensor for plain numbers.
     """
-    state = torch.zeros((), dtype=torch.int64)
+    device = next((part.device for part in parts if isinstance(part, Tensor)), None)
+    state = torch.zeros((), dtype=torch.int64, device=device)
     for part in parts:
-        value = part if isinstance(part, Tensor) else torch.tensor(part, dtype=torch.int64)
-        state = _finish(state.to(value.device) * _MIX1 + value + _GOLDEN)
+        state = _finish(state * _MIX1 + part + _GOLDEN)
     return state
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssl_framework import keyed
 
@@ -115,3 +116,11 @@ def test_reseeding_is_torchs_own():
     ours = torch.rand(3)
     torch.manual_seed(keyed.mix_numbers(3, 4))
     assert torch.equal(ours, torch.rand(3))
+
+
+def test_a_key_of_a_gpu_is_drawn_from_there():
+    """A number beside the key moved the hash to the CPU, and no mask could be drawn on a GPU: seen without one, by fake tensors."""
+    with FakeTensorMode():
+        key = torch.empty(3, dtype=torch.int64, device="cuda")
+        assert keyed.mix(key, 5).device == keyed.mix(5, key, 3).device == key.device
+        assert keyed.uniform(key, 5, 2).device == key.device
