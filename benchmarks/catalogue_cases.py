@@ -133,7 +133,8 @@ ENCODERS = {
     "vit_4x96_sincos": (*_VIT, "encoder.pos_embed=sincos"),
 }
 """Of 0.3 and 0.5 million parameters. `vit_micro` has 2.7, and would take the time of all others together. Positions, learnt or
-fixed, are those that the task's paper has; each kind has its own floor, for fixed positions alone add 6 points."""
+fixed, are those that the task's paper has, and each kind has its own floor: on Fashion-MNIST a random encoder is at 74.2 by
+probe and 53.9 fine-tuned with fixed positions, at 68.7 and 43.6 with learnt ones."""
 
 FLOORS = {
     "chance": None,

@@ -45,7 +45,7 @@ def write(cases: Mapping[str, Sequence[Row]], page: Path) -> None:
 
 _INTRODUCTION = """# Does every task learn?
 
-Pretext tasks of the catalogue, each pretrained with the same small budget on two cores, then judged three ways: a linear
+Pretext tasks of the catalogue, each pretrained with the same small budget, then judged three ways: a linear
 probe and nearest neighbours (k = 20) on all labels of the pool, and the whole encoder fine-tuned on 10 labels a class. The
 floors have learnt nothing: chance, the raw pixels, 64 principal components, and encoders with random weights, which
 fine-tuned are encoders trained from scratch.

@@ -119,7 +119,7 @@ def test_reseeding_is_torchs_own():
 
 
 def test_a_key_of_a_gpu_is_drawn_from_there():
-    """A number beside the key moved the hash to the CPU, and no mask could be drawn on a GPU: seen without one, by fake tensors."""
+    """A number beside the key had moved the hash to the CPU: no mask could be drawn on a GPU."""
     with FakeTensorMode():
         key = torch.empty(3, dtype=torch.int64, device="cuda")
         assert keyed.mix(key, 5).device == keyed.mix(5, key, 3).device == key.device
