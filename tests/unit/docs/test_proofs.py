@@ -33,17 +33,23 @@ def test_a_collapse_is_told_with_its_steps(page: str, hooks: ModuleType):
         assert row(page, task)[5:7] == [one["removed"], f"{one['named']}, {one['steps']} steps"]
 
 
-def test_costs_are_those_that_were_measured(hooks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    file = tmp_path / "cost.json"
-    file.write_text(json.dumps({"rows": [{"task": "simclr", "ratio": 1.049, "batch": 128}]}))
-    monkeypatch.setattr(hooks.proofs, "COSTS", file)
+@pytest.mark.parametrize(("file", "column"), [("COSTS", 7), ("GPU_COSTS", 8)])
+def test_costs_are_those_that_were_measured(
+    file: str, column: int, hooks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    rows = tmp_path / "cost.json"
+    rows.write_text(json.dumps({"rows": [{"task": "simclr", "ratio": 1.049, "batch": 128}]}))
+    monkeypatch.setattr(hooks.proofs, file, rows)
     page = hooks.proofs.page({task: task_class(task).card for task in ("simclr", "byol")})
-    assert (row(page, "simclr")[7], row(page, "byol")[7]) == ("1.05 (batch 128)", "not yet measured")
+    assert (row(page, "simclr")[column], row(page, "byol")[column]) == ("1.05 (batch 128)", "not yet measured")
 
 
-def test_costs_that_stand_on_the_page(page: str, hooks: ModuleType):
-    costs = {one["task"]: f"{one['ratio']:.2f} (batch {one['batch']})" for one in hooks.proofs.costs()}
-    assert {task: row(page, task)[7] for task in TASKS} == {task: costs.get(task, "not yet measured") for task in TASKS}
+@pytest.mark.parametrize(("file", "column"), [("COSTS", 7), ("GPU_COSTS", 8)])
+def test_costs_that_stand_on_the_page(file: str, column: int, page: str, hooks: ModuleType):
+    rows = hooks.proofs.costs(getattr(hooks.proofs, file))
+    costs = {one["task"]: f"{one['ratio']:.2f} (batch {one['batch']})" for one in rows}
+    assert costs
+    assert {task: row(page, task)[column] for task in TASKS} == {task: costs.get(task, "not yet measured") for task in TASKS}
 
 
 def test_what_failed_and_what_was_not_run_is_seen(hooks: ModuleType):
