@@ -47,6 +47,9 @@ LARGEST = {
     "predictor_depth": 2,
 }
 
+OWN = {"ijepa": {"predictor_dim": 96, "predictor_heads": 3}}
+"""Half as wide as `vit_tiny`, as the paper's is half as wide as ViT-B."""
+
 Row = dict[str, Any]
 
 
@@ -70,7 +73,7 @@ def words_of(task: str, data: Sequence[str] = ("data=cifar10",)) -> list[str]:
     """What the command line is told of a task."""
     config = yaml.safe_load((conf_dir() / "pretext" / f"{task}.yaml").read_text())
     vit = any("vit" in str(entry.get("override /encoder", "")) for entry in config["defaults"])
-    limited = {name: limit for name, limit in LARGEST.items() if (config["pretext"].get(name) or 0) > limit}
+    limited = {name: limit for name, limit in LARGEST.items() if (config["pretext"].get(name) or 0) > limit} | OWN.get(task, {})
     return [
         *data,
         f"pretext={task}",
