@@ -1,9 +1,14 @@
+import os
+import signal
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ssl_framework import run
 
@@ -76,3 +81,60 @@ def test_an_encoder_is_compiled_by_the_preset_and_keeps_its_names(monkeypatch: p
     with pytest.raises(ValueError, match="compile=fast: give false, true, default, reduce-overhead"):
         run.compile_in_place(nn.Linear(1, 1), "fast")
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+class Swallows(pl.Callback):
+    """Ctrl-C at a step, below code that swallows every exception."""
+
+    def __init__(self, step: int, times: int) -> None:
+        self.step, self.times, self.raised = step, times, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            for _time in range(self.times):
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.01)
+                except KeyboardInterrupt:
+                    self.raised += 1
+
+
+class Line(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.layer(batch).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self) -> DataLoader[torch.Tensor]:
+        return DataLoader(torch.ones(20, 1), batch_size=2)  # pyright: ignore[reportArgumentType]  (a tensor is a data set)
+
+
+@pytest.mark.filterwarnings("ignore:.* does not have many workers")
+@pytest.mark.parametrize(("times", "raised"), [(1, 0), (2, 1)])
+def test_ctrl_c_lets_the_step_end_and_is_not_swallowed(times: int, raised: int, capfd: pytest.CaptureFixture[str]):
+    swallows = Swallows(3, times)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = run.trainer(steps=9, callbacks=[swallows], **quiet)
+    with pytest.raises(SystemExit):
+        trainer.fit(Line())
+    assert trainer.interrupted
+    assert trainer.global_step == 4
+    assert swallows.raised == raised  # the second one comes at once
+    assert capfd.readouterr().err.count("stopping after this step") == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings("ignore:.* does not have many workers")
+def test_a_handler_of_somebody_else_stays():
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        run.trainer(steps=5, callbacks=[Swallows(3, 1)], logger=False, enable_progress_bar=False, accelerator="cpu").fit(Line())
+        assert heard == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
