@@ -27,8 +27,9 @@ ABOUT = """# What is proven of each task
 - **Cost**: seconds of a step over those of its encoder passes alone, teacher's included; no more than 1.15 is the aim.
   ResNet-18, or `vit_tiny` where tokens are hidden, on images of 32 pixels (`benchmarks/step_cost.py`): of processor time
   on a CPU, and of the clock on an H200, where such passes are so short that their launches, and those of the smallest head and
-  loss, are what takes time. MAE is above by its nature: its decoder sees every token and its encoder a quarter of them, which with
-  the paper's ViT-L is 1.3 in products alone. iBOT and DINOv2 put a head 2048 wide on each hidden token, beside an encoder 192 wide.
+  loss, are what takes time. MAE is above by its nature: its decoder sees every token and its encoder a quarter of them, which
+  with the paper's ViT-L is 1.3 in products alone. iBOT and DINOv2 put a head 2048 wide on each hidden token, beside an encoder
+  192 wide.
 
 **Whether it learns** is measured in [the catalogue](../explanation/catalogue.md).
 
