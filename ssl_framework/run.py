@@ -58,8 +58,8 @@ class EpochBar(TQDMProgressBar):
 class Interrupt(pl.Callback):
     """The first Ctrl-C lets the step end and stops then; the second stops at once.
 
-    Python raises `KeyboardInterrupt` wherever the interpreter is, also below a library's code that swallows it: the run would
-    go on as if nothing had been said. Where somebody else handles SIGINT, nothing is changed.
+    Python raises `KeyboardInterrupt` wherever the interpreter is, in the middle of a step or below code that catches all.
+    Where somebody else handles SIGINT, or has it ignored (``nohup``, a shell's background), nothing is changed.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,16 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_bits(tmp_path:
         "trainer.val_check_interval=0",
     ]
     line = [sys.executable, "-m", "ssl_framework", *words, "run.dir=killed"]
-    process = subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # as at a terminal: a shell has SIGINT ignored by what it runs in the background
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread is running here)
+    )
     deadline = time.monotonic() + 120
     while len(checkpoints(tmp_path / "killed")) < 2 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

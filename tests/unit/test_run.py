@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,6 +84,14 @@ def test_an_encoder_is_compiled_by_the_preset_and_keeps_its_names(monkeypatch: p
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """As at a terminal: a shell has SIGINT ignored by what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Swallows(pl.Callback):
     """Ctrl-C at a step, below code that swallows every exception."""
 
@@ -115,6 +124,7 @@ class Line(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore:.* does not have many workers")
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize(("times", "raised"), [(1, 0), (2, 1)])
 def test_ctrl_c_lets_the_step_end_and_is_not_swallowed(times: int, raised: int, capfd: pytest.CaptureFixture[str]):
     swallows = Swallows(3, times)
