@@ -139,6 +139,7 @@ class OptimizerSpec:
         global_batch: int,
         lr_scale: Callable[[str], float] | None = None,
         fused: bool = True,
+        done: int = 0,
     ) -> tuple[Optimizer, LRScheduler]:
         """The optimiser of a module, and the scheduler to be stepped after every optimiser step.
 
@@ -152,6 +153,7 @@ class OptimizerSpec:
             global_batch: samples of one optimiser step, over all processes.
             lr_scale: the multiple of the learning rate for the parameter of this name; 1 for all by default.
             fused: take the fused kernel where there is one. Not with float16: it unscales too late for clipping.
+            done: steps that the schedule has behind it.
 
         Raises:
             ValueError: nothing is trainable, `total_steps` is not positive, or the warm-up does not fit into it.
@@ -161,9 +163,12 @@ class OptimizerSpec:
         factor = partial(warmup_cosine, total_steps=total_steps, warmup_steps=warmup, end=self.final_share)
         factor(0)  # refuses an impossible schedule before anything is built
         peak = self.peak_lr(global_batch)
-        groups = [{"lr": peak * g["lr_scale"], **g} for g in parameter_groups(module, self.weight_decay, lr_scale)]
+        groups = [
+            {"lr": peak * g["lr_scale"], "initial_lr": peak * g["lr_scale"], **g}
+            for g in parameter_groups(module, self.weight_decay, lr_scale)
+        ]
         optimizer = self.optimizer(groups, lr=peak, **({"fused": True} if fused and self.fusable else {}))
-        return optimizer, LambdaLR(optimizer, factor)
+        return optimizer, LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 
 def sgd(

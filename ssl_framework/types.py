@@ -74,6 +74,7 @@ class Encoding(NamedTuple):
         grid: the layout of the tokens, with product ``N`` (rows, columns for images), or None. With `keep` the grid is None.
         layers: the layers asked for, each ``(B, N_i, D_i)``, in the order asked.
         grids: their layouts.
+        pooled_layers: one vector a sample of each layer asked for, ``(B, D_i)``: what `pooled` would be if it were the last.
     """
 
     pooled: Tensor
@@ -81,6 +82,7 @@ class Encoding(NamedTuple):
     grid: tuple[int, ...] | None = None
     layers: tuple[Tensor, ...] = ()
     grids: tuple[tuple[int, ...], ...] = ()
+    pooled_layers: tuple[Tensor, ...] = ()
 
 
 class Step(NamedTuple):

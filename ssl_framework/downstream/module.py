@@ -6,13 +6,15 @@ from typing import Any, Self, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from ssl_framework import keyed, machine, run
 from ssl_framework.data import Labelled
+from ssl_framework.downstream.audit import Audit
 from ssl_framework.downstream.data import LabelledData
-from ssl_framework.downstream.freezing import Freezing
+from ssl_framework.downstream.freezing import Freezer, Moment, Policy
 from ssl_framework.downstream.tasks import Task
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Batch, Encoder, ViewMaker
@@ -20,6 +22,7 @@ from ssl_framework.views.preprocessing import plain
 
 _HEAD_STREAM = 2_000_003
 _DROPOUT_STREAM = 2_000_029
+_AT_ONCE = 256  # images for BatchNorm's statistics
 
 
 class DownstreamModule(pl.LightningModule):
@@ -46,7 +49,7 @@ class DownstreamModule(pl.LightningModule):
         encoder: Encoder,
         task: Task,
         *,
-        freezing: Freezing,
+        freezing: Policy,
         preprocessing: Mapping[str, Any],
         optimizer: OptimizerSpec | None = None,
         cut: int = 0,
@@ -56,7 +59,7 @@ class DownstreamModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.channels_last = channels_last
-        self.task, self.freezing, self.optimizer, self.cut, self.seed = task, freezing, optimizer, cut, seed
+        self.task, self.optimizer, self.cut, self.seed = task, optimizer, cut, seed
         self.views = plain(**preprocessing)
         self.augment = views
         if views is not None:
@@ -65,8 +68,10 @@ class DownstreamModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(keyed.mix(seed, _HEAD_STREAM)))
             self.head = task.head(self.encoder.embed_dim)
+        _require_channels(self.encoder, len(self.views.mean))
         machine.guard_convolutions(self.encoder)
-        freezing.prepare(self.encoder)
+        self.freezer = Freezer(freezing, self.encoder, torch.zeros(1, len(self.views.mean), *self.views.size))
+        self.audit = Audit(self.freezer, self.head)
         self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
         self.train()
 
@@ -93,12 +98,12 @@ class DownstreamModule(pl.LightningModule):
 
     def exported(self) -> nn.Module:
         """The encoder, cut, and fine-tuned if the policy lets it learn."""
-        return cast(nn.Module, self.encoder)
+        return self.freezer.policy.merged(self.encoder)
 
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; the policy decides for the encoder."""
         super().train(mode)
-        self.freezing.mode(self.encoder, mode)
+        self.freezer.mode(mode)
         return self
 
     # Set-up
@@ -121,18 +126,21 @@ class DownstreamModule(pl.LightningModule):
             raise ValueError("DownstreamModule needs an optimizer to train: DownstreamModule(..., optimizer=adamw(lr=1e-3)).")
         assert self._data is not None
         batch = self._data.batch_size * self.trainer.accumulate_grad_batches
+        first, last = self._cycle(self.freezer.stage)
         optimizer, scheduler = self.optimizer.build(
             self,
-            total_steps=int(self.trainer.max_steps),
+            total_steps=last - first,
+            done=max(0, self.trainer.global_step - first),
             global_batch=batch,
             lr_scale=self._lr_scale,
             fused=not run.is_scaled(self.trainer),
         )
+        self.audit.optimizer(optimizer.param_groups)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the weights belong to."""
-        checkpoint["downstream"] = self._identity()
+        """Keep what the weights belong to, where the policy stands, and what must not change."""
+        checkpoint["downstream"] = {**self._identity(), "stage": self.freezer.stage, "audit": self.audit.state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another cut, policy or task.
@@ -147,8 +155,58 @@ class DownstreamModule(pl.LightningModule):
                     f"the checkpoint was trained with {name}={saved.get(name)}, this module has {name}={value}: "
                     "resume with the settings of the run, or begin a new one."
                 )
+        self.freezer.enter(saved["stage"])  # before the optimiser is built, which has the groups of this stage
+        self.audit.load_state(saved["audit"])
+        self.train(self.training)
 
     # Steps
+
+    def on_train_start(self) -> None:
+        """Note what is frozen; a run that goes on has it noted already, and is compared with that."""
+        assert self._data is not None
+        if self.audit.hashes or self.audit.stages:
+            self.audit.unchanged()
+        else:
+            if self.freezer.policy.batch_norm == "recompute":
+                self.freezer.recompute(self.views.center(x.to(self.device)) for x, _ in self._data.train.batches(_AT_ONCE))
+                self.train()
+            self.audit.watch(self.trainer.global_step)
+        self.audit.images(self._data.train, self.views)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Go on to the stage of the policy that this step belongs to."""
+        stage = self.freezer.due(self._moment())
+        if stage != self.freezer.stage:
+            self._enter(stage)
+
+    def on_train_end(self) -> None:
+        """What was frozen is the same to the bit."""
+        self.audit.unchanged()
+
+    def _enter(self, stage: int) -> None:
+        """Another part of the encoder learns from now on: a new optimiser, with what the old one knows of those that stay."""
+        self.audit.unchanged()
+        old, before = self.trainer.optimizers[0], self._cycle(self.freezer.stage)
+        self.freezer.enter(stage)
+        self.train()
+        strategy = self.trainer.strategy
+        strategy.setup_optimizers(self.trainer)
+        new = strategy.optimizers[0]
+        if self._cycle(stage) == before:
+            kept = {parameter for group in new.param_groups for parameter in group["params"]}
+            new.state.update({parameter: state for parameter, state in old.state.items() if parameter in kept})
+        if isinstance(strategy, DDPStrategy):
+            strategy.model = self
+            strategy.configure_ddp()  # it synchronises what learnt when it was built, and no more
+        self.audit.watch(self.trainer.global_step)
+
+    def _moment(self) -> Moment:
+        assert self._data is not None
+        samples = self.trainer.global_step * self.trainer.accumulate_grad_batches * self._data.batch_size
+        return Moment(self.trainer.global_step, int(self.trainer.max_steps), samples / len(self._data.train))
+
+    def _cycle(self, stage: int) -> tuple[int, int]:
+        return self.freezer.policy.cycle(stage, int(self.trainer.max_steps))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """What the encoder says of the images, what the head makes of it, how far that is from the labels."""
@@ -220,10 +278,10 @@ class DownstreamModule(pl.LightningModule):
 
     def _lr_scale(self, name: str) -> float:
         part, _, rest = name.partition(".")
-        return self.freezing.lr_scale(rest) if part == "encoder" else 1.0
+        return self.freezer.rate(rest) if part == "encoder" else self.freezer.head_rate
 
     def _identity(self) -> dict[str, Any]:
-        return {"cut": self.cut, "freezing": self.freezing.state(), "task": self.task.state()}
+        return {"cut": self.cut, "freezing": self.freezer.policy.state(), "task": self.task.state()}
 
     @property
     def _data(self) -> LabelledData | None:
@@ -239,6 +297,14 @@ def _computed(measures: nn.ModuleDict) -> dict[str, Tensor]:
         values[name] = metric.compute()
         metric.reset()
     return values
+
+
+def _require_channels(encoder: nn.Module, channels: int) -> None:
+    """Refuse images of other channels than those of the first convolution, where there is one."""
+    first = next((layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is not None and first.in_channels != channels:
+        count = "1 channel" if first.in_channels == 1 else f"{first.in_channels} channels"
+        raise ValueError(f"the encoder takes {count}, and preprocessing is for {channels}: give the one of its file.")
 
 
 def _require_same(views: ViewMaker, plain_views: ViewMaker) -> None:

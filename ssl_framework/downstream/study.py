@@ -10,7 +10,7 @@ from typing import Any
 from ssl_framework import run
 from ssl_framework.data import Labelled
 from ssl_framework.downstream.data import LabelledData
-from ssl_framework.downstream.freezing import Freezing
+from ssl_framework.downstream.freezing import Policy
 from ssl_framework.downstream.module import DownstreamModule
 from ssl_framework.downstream.tasks import Task
 from ssl_framework.optim import OptimizerSpec
@@ -23,7 +23,7 @@ def fit_and_measure(
     test: Labelled,
     *,
     task: Task,
-    freezing: Freezing,
+    freezing: Policy,
     optimizer: OptimizerSpec,
     preprocessing: Mapping[str, Any],
     method: str,

@@ -3,6 +3,7 @@
 from ssl_framework.encoders.adapter import Adapter, torchvision_encoder
 from ssl_framework.encoders.base import EncoderModule, Spec
 from ssl_framework.encoders.build import build, describe, random_like
+from ssl_framework.encoders.depth import depths
 from ssl_framework.encoders.floors import PCA, RawPixels
 from ssl_framework.encoders.presets import convnext_tiny, resnet18, resnet50, resnet_micro, vit_micro, vit_small, vit_tiny
 from ssl_framework.encoders.timm import TimmEncoder, TimmViT, timm_encoder
@@ -18,6 +19,7 @@ __all__ = [
     "TimmViT",
     "build",
     "convnext_tiny",
+    "depths",
     "describe",
     "load_strictly",
     "random_like",

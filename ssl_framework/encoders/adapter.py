@@ -74,12 +74,10 @@ class Adapter(EncoderModule):
         """Encode ``(B, C, H, W)`` normalised floats."""
         positions = self._positions(layers)
         outputs: dict[str, Tensor] = self.model(x)
-        last = outputs[self._stages[-1]]
-        tokens, grid = self._tokens(last)
-        pooled = last[:, 0] if self._prefix else tokens.mean(1)
-        found = [self._tokens(outputs[self._stages[i]]) for i in positions]
-        grids = tuple(grid for _, grid in found if grid is not None)
-        return Encoding(pooled, tokens, grid, tuple(tokens for tokens, _ in found), grids)
+        pooled, tokens, grid = self._seen(outputs[self._stages[-1]])
+        found = [self._seen(outputs[self._stages[i]]) for i in positions]
+        grids = tuple(grid for _, _, grid in found if grid is not None)
+        return Encoding(pooled, tokens, grid, tuple(seen[1] for seen in found), grids, tuple(seen[0] for seen in found))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = type(self).__new__(type(self))
@@ -87,6 +85,11 @@ class Adapter(EncoderModule):
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         _set_modes(copied.model, _modes(self.model))
         return copied
+
+    def _seen(self, output: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...] | None]:
+        """One vector a sample, tokens, and their grid."""
+        tokens, grid = self._tokens(output)
+        return output[:, 0] if self._prefix else tokens.mean(1), tokens, grid
 
     def _tokens(self, output: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         if self._layout == "NLC":

@@ -38,7 +38,8 @@ class TimmEncoder(EncoderModule):
 
     Until it is cut, `Encoding.pooled` is timm's ``forward_head(..., pre_logits=True)``, and tokens are ``forward_features``.
     A cut CNN has lost that head with its last layers: `pooled` is then the mean of the last map. In the few architectures with
-    a wide head (MobileNetV3, GhostNet, VGG) the tokens are narrower than `pooled`.
+    a wide head (MobileNetV3, GhostNet, VGG) the tokens are narrower than `pooled`. `Encoding.pooled_layers` are means of maps, but
+    for the last layer.
 
     Args:
         model: a timm model without classifier.
@@ -63,7 +64,9 @@ class TimmEncoder(EncoderModule):
         tokens, grid = self._split(features, seen[wanted[-1]])
         pooled = self.model.forward_head(features, pre_logits=True) if self._has_head else tokens.mean(1)
         grids = tuple(tuple(seen[tap].shape[-2:]) for tap in taps)
-        return Encoding(pooled, tokens, grid, tuple(as_tokens(seen[tap]) for tap in taps), grids)
+        found = tuple(as_tokens(seen[tap]) for tap in taps)
+        pools = tuple(pooled if tap == wanted[-1] else own.mean(1) for tap, own in zip(taps, found, strict=True))
+        return Encoding(pooled, tokens, grid, found, grids, pools)
 
     def _split(self, features: Tensor, last: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Tokens ``(B, N, D)`` and their grid, from what timm calls features, in any of its layouts."""
@@ -84,7 +87,7 @@ class TimmViT(TimmEncoder):
     """A plain vision transformer that can see some tokens only: a `TokenEncoder`. Its layers are its blocks.
 
     Images of other sizes than `img_size` are taken too (multi-crop): the positions are interpolated. `Encoding.pooled` and
-    `tokens` come after the final norm, which stays when blocks are cut; `layers` come before it.
+    `tokens` come after the final norm, which stays when blocks are cut; `layers` come before it, `pooled_layers` after.
 
     Args:
         model: timm's, built with ``dynamic_img_size=True`` and without classifier.
@@ -153,7 +156,8 @@ class TimmViT(TimmEncoder):
 
         Args:
             x: images; height and width are multiples of the patch.
-            keep: ``(B, K)`` int64, the only tokens to encode, in this order; then `Encoding.grid` is None and `grids` empty.
+            keep: ``(B, K)`` int64, the only tokens to encode, in this order; then `Encoding.grid` is None, `grids`
+                and `pooled_layers` are empty.
             mask: ``(B, N)`` bool, tokens that the mask token replaces.
             prefix: ``(B,)`` int64, how many tokens at the front see each other; later ones see what is before them alone, see
                 `prefix_pattern`. None: all see all.
@@ -182,11 +186,15 @@ class TimmViT(TimmEncoder):
         for i, block in enumerate(m.blocks):
             t = block(t, attn_mask=pattern)
             if i in wanted:
-                seen[i] = t[:, skip:]
+                seen[i] = t
         t = m.norm(t)
         pooled = m.forward_head(t, pre_logits=True)
-        grids = () if keep is not None else (grid,) * len(wanted)
-        return Encoding(pooled, t[:, skip:], None if keep is not None else grid, tuple(seen[i] for i in wanted), grids)
+        tokens, found = t[:, skip:], tuple(seen[i][:, skip:] for i in wanted)
+        if keep is not None:
+            return Encoding(pooled, tokens, None, found)
+        last = self.num_layers - 1
+        pools = {i: pooled if i == last else m.forward_head(m.norm(one), pre_logits=True) for i, one in seen.items()}
+        return Encoding(pooled, tokens, grid, found, (grid,) * len(wanted), tuple(pools[i] for i in wanted))
 
     def _hide(self, patches: Tensor, mask: Tensor) -> Tensor:
         count = patches.shape[1] * patches.shape[2]

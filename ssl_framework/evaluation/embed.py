@@ -47,7 +47,7 @@ class Embeddings(NamedTuple):
         x: ``(N, D)`` float32, `Encoding.pooled`.
         y: ``(N,)`` int64 labels.
         index: ``(N,)`` int64 position of each sample in the data as they were loaded. (It hides tuple.index.)
-        layers: ``(N, D_i)`` float32 for every layer asked for, its tokens averaged.
+        layers: ``(N, D_i)`` float32 for every layer asked for, pooled as if it were the last: what an encoder cut there gives.
     """
 
     x: Tensor
@@ -102,8 +102,8 @@ def embed(
             with torch.autocast(device.type, lower, enabled=lower is not None):
                 encoding = encoder(x, layers=layers)
             pooled.append(encoding.pooled.float().cpu())
-            for kept, tokens in zip(deep, encoding.layers, strict=True):
-                kept.append(tokens.float().mean(dim=1).cpu())  # (B, N_i, D_i) to (B, D_i)
+            for kept, vectors in zip(deep, encoding.pooled_layers, strict=True):
+                kept.append(vectors.float().cpu())
     finally:
         module.to(home)
         for part, training in modes.items():

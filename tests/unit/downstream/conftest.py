@@ -8,10 +8,11 @@ import torch
 
 from ssl_framework.data import ArraySource, Labelled
 from ssl_framework.downstream import Classification, DownstreamModule, Frozen
-from ssl_framework.encoders import EncoderModule, resnet_micro
+from ssl_framework.encoders import EncoderModule, TimmEncoder, resnet_micro, timm_encoder
 from ssl_framework.optim import adamw
 
 PREPROCESSING: dict[str, Any] = {"mean": [0.5], "std": [0.25], "size": [8, 8], "channels": 1}
+VIT: dict[str, Any] = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2}
 
 
 def make_split(count: int, *, name: str = "train", classes: int = 3, channels: int = 1, seed: int = 0) -> Labelled:
@@ -30,6 +31,13 @@ def make_module(encoder: Any, **options: Any) -> DownstreamModule:
         "optimizer": adamw(lr=3e-3, scale_lr="none", weight_decay=0.0),
     }
     return DownstreamModule(encoder, options.pop("task", Classification(3)), **{**defaults, **options})
+
+
+def small_vit() -> TimmEncoder:
+    """Three blocks of width 24 on patches of 4 pixels; the same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return timm_encoder("vit_tiny_patch16_224", 1, 8, model_args=VIT)
 
 
 @pytest.fixture

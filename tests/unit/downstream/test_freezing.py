@@ -1,17 +1,55 @@
+"""What each policy trains, at which rate and when; what it does to norms; and that a resumed run is the uninterrupted one."""
+
 import copy
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from ssl_framework import run
-from ssl_framework.downstream import Frozen, Full, LabelledData, fingerprint
+from ssl_framework.downstream import (
+    BiasOnly,
+    Frozen,
+    Full,
+    Gradual,
+    LabelledData,
+    LastN,
+    LayerDecay,
+    LpFt,
+    Moment,
+    NormOnly,
+    Surgical,
+    fingerprint,
+)
+from ssl_framework.downstream.freezing import Freezer
+from ssl_framework.encoders import resnet_micro
+from ssl_framework.optim import sgd
 
-from .conftest import make_module, make_split
+from .conftest import VIT, make_module, make_split, small_vit
+
+POLICIES: dict[str, Any] = {
+    "frozen": Frozen(),
+    "adapted": Frozen(batch_norm="adapt"),
+    "recomputed": Frozen(batch_norm="recompute"),
+    "full": Full(encoder_lr=0.5),
+    "full with still norms": Full(batch_norm="frozen"),
+    "last_n": LastN(n=1),
+    "gradual": Gradual(every_epochs=0.6),
+    "lp_ft": LpFt(probe_share=0.4),
+    "layer_decay": LayerDecay(),
+    "bias_only": BiasOnly(),
+    "norm_only": NormOnly(),
+    "surgical": Surgical(blocks=(0, -1)),
+}
 
 
-def _fit(module, steps=3):
-    trainer = run.trainer(steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False)
+def _fit(module, steps=3, **options):
+    trainer = run.trainer(steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, **options)
     trainer.fit(module, datamodule=LabelledData(make_split(24), batch_size=8))
 
 
@@ -85,9 +123,240 @@ def test_encoder_lr_is_a_multiple_of_the_heads(encoder):
     assert module.trainer.optimizers[0].param_groups[0]["initial_lr"] == 3e-3  # what is logged as lr is the head's
 
 
+
+
 def test_full_refuses_what_cannot_learn(encoder):
     with pytest.raises(ValueError, match="encoder_lr=0"):
-        Full(0)
+        Full(encoder_lr=0)
     encoder.requires_grad_(requires_grad=False)
-    with pytest.raises(ValueError, match="every parameter of the encoder is frozen"):
+    with pytest.raises(ValueError, match=r"freezing=full would train nothing .* somebody has frozen all of it"):
         make_module(encoder, freezing=Full())
+
+
+# What learns
+
+
+def learning(freezing: Any, encoder: Any, stage: int = 0) -> dict[str, float]:
+    """The rates of the encoder's parameters that learn, by name."""
+    module = make_module(encoder, freezing=freezing)
+    module.freezer.enter(stage)
+    rates = {name: module.freezer.rate(name) for name, _ in module.encoder.named_parameters()}
+    assert {name: p.requires_grad for name, p in module.encoder.named_parameters()} == {n: r > 0 for n, r in rates.items()}
+    return {name: rate for name, rate in rates.items() if rate > 0}
+
+
+def test_the_last_layers_and_what_follows_them(encoder):
+    assert {name.split(".")[1] for name in learning(LastN(n=2, encoder_lr=0.3), encoder)} == {"layer3", "layer4"}
+    assert set(learning(LastN(n=2, encoder_lr=0.3), encoder).values()) == {0.3}
+    names = learning(LastN(n=1), small_vit())
+    assert {".".join(name.split(".")[1:3]) for name in names} == {"blocks.2", "norm.weight", "norm.bias"}
+
+
+def test_named_layers(encoder):
+    assert {name.split(".")[1] for name in learning(Surgical(blocks=["stem", -1]), encoder)} == {"conv1", "bn1", "layer4"}
+    assert {name.split(".")[1] for name in learning(Surgical(blocks=[0, "model.layer3.0.conv1"]), encoder)} == {"layer1", "layer3"}
+    assert set(learning(Surgical(blocks=["norm"]), small_vit())) == {"model.norm.weight", "model.norm.bias"}
+
+
+def test_biases_and_norms(encoder):
+    vit = small_vit()
+    assert all(name.endswith("bias") for name in learning(BiasOnly(), vit))
+    assert len(learning(BiasOnly(), vit)) == sum(name.endswith("bias") for name, _ in vit.named_parameters())
+    assert {name.split(".")[-2] for name in learning(NormOnly(), vit)} == {"norm", "norm1", "norm2"}
+    assert all(".bn" in name or ".downsample.1" in name for name in learning(NormOnly(), encoder))
+    assert len(learning(NormOnly(), encoder)) == 2 * sum(isinstance(part, nn.BatchNorm2d) for part in encoder.modules())
+
+
+def test_rates_by_depth_are_those_of_timm():
+    ours = learning(LayerDecay(decay=0.6), small_vit())
+    model = timm.create_model("vit_tiny_patch16_224", img_size=8, in_chans=1, num_classes=3, **VIT)  # with a head, as here
+    names = {id(p): name for name, p in model.named_parameters()}
+    theirs: dict[str, float] = {}
+    for group in param_groups_layer_decay(model, layer_decay=0.6, weight_decay=0.1):
+        theirs |= {f"model.{names[id(p)]}": group["lr_scale"] for p in group["params"]}
+    assert {theirs.pop(f"model.head.{name}") for name in ("weight", "bias")} == {1.0}
+    assert theirs == pytest.approx(ours)
+    assert len(set(ours.values())) == 4  # stem, and three blocks
+
+
+def test_layers_wake_from_the_top_at_lower_and_lower_rates(encoder):
+    policy = Gradual(every_epochs=2, decay=0.5)
+    assert [policy.stage(Moment(0, 100, epoch)) for epoch in (0, 1.9, 2.0, 4.1, 99)] == [0, 0, 1, 2, 49]
+    found = [learning(policy, encoder, stage) for stage in range(6)]
+    tops = [{name.split(".")[1]: rate for name, rate in rates.items()} for rates in found]
+    assert tops[:3] == [{}, {"layer4": 0.5}, {"layer4": 0.5, "layer3": 0.25}]
+    assert tops[5] == {"layer4": 0.5, "layer3": 0.25, "layer2": 0.125, "layer1": 0.0625, "conv1": 0.03125, "bn1": 0.03125}
+    assert "norm" in {name.split(".")[1] for name in learning(policy, small_vit(), 1)}  # with the last layer, not before it
+
+
+def test_a_probe_then_everything_with_a_rise_and_fall_for_each(encoder):
+    rates = []
+
+    class Note(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            groups = trainer.optimizers[0].param_groups
+            rates.append((len(groups) > 2, groups[0]["lr"], sum(len(g["params"]) for g in groups)))
+
+    module = make_module(encoder, freezing=LpFt(probe_share=0.5, finetune_lr=0.1))
+    _fit(module, steps=8, callbacks=[Note()])
+    heads, every = 2, 2 + len([*module.encoder.parameters()])
+    # The callback looks before the module enters a stage: the first step of the second part still shows the old optimiser
+    assert [count for *_, count in rates] == [heads] * 5 + [every] * 3
+    assert rates[0][1] == pytest.approx(3e-3, rel=0.2)
+    assert rates[4][1] < 0.2 * rates[0][1]
+    assert max(rate for _, rate, _ in rates[5:]) <= 3e-4
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (lambda: LastN(n=9), r"freezing.n=9: the encoder has 4 layers, so 1 to 4"),
+        (lambda: LastN(n=0), r"freezing.n=0: .* take freezing=frozen"),
+        (lambda: Surgical(blocks=["head"]), r"this encoder has no head. Name a layer by its number \(-4 to 3\), stem, norm"),
+        (lambda: Surgical(blocks=[4]), r"this encoder has no 4"),
+        (lambda: Surgical(blocks=[]), r"blocks=\[\]: name at least one"),
+        (lambda: Gradual(every_epochs=0), r"every_epochs=0 must be positive"),
+        (lambda: Gradual(decay=2), r"decay=2 must be above 0 and at most 1"),
+        (lambda: LayerDecay(decay=0), r"decay=0 must be above 0"),
+        (lambda: LpFt(probe_share=1), r"probe_share=1 must lie between 0 and 1"),
+        (lambda: LpFt(finetune_lr=0), r"finetune_lr=0 must be positive"),
+        (lambda: Frozen(batch_norm="still"), r"batch_norm=still: choose frozen, adapt, recompute, or null"),
+    ],
+)
+def test_numbers_that_no_encoder_has_are_refused(encoder, policy, message):
+    with pytest.raises(ValueError, match=message):
+        make_module(encoder, freezing=policy())
+
+
+def test_rules_for_batch_norm_need_a_batch_norm():
+    with pytest.raises(ValueError, match="batch_norm=adapt: this TimmViT has no BatchNorm"):
+        make_module(small_vit(), freezing=Frozen(batch_norm="adapt"))
+
+
+# Modes and statistics
+
+
+def test_only_what_learns_is_in_training_mode(encoder):
+    module = make_module(encoder, freezing=LastN(n=1)).train()
+    modes = {name: part.training for name, part in module.encoder.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    assert {name.split(".")[1] for name, training in modes.items() if training} == {"layer4"}
+    drops = {name: part for name, part in module.encoder.named_modules() if type(part).__name__ == "DropPath"}
+    assert drops
+    assert {name.split(".")[1] for name, part in drops.items() if part.training} <= {"layer4"}
+    assert not any(part.training for part in module.eval().encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ("freezing", "moves"),
+    [
+        (Frozen(), "none"),
+        (Frozen(batch_norm="adapt"), "all"),
+        (Full(), "all"),
+        (Full(batch_norm="frozen"), "none"),
+        (LastN(n=1), "layer4"),
+        (LastN(n=1, batch_norm="adapt"), "all"),
+        (LastN(n=1, batch_norm="frozen"), "none"),
+        (NormOnly(), "all"),
+        (BiasOnly(), "all"),
+    ],
+)
+def test_statistics_move_where_the_policy_says(encoder, freezing, moves):
+    module = make_module(encoder, freezing=freezing)
+    before = {name: buffer.clone() for name, buffer in module.encoder.named_buffers()}
+    _fit(module)
+    moved = {name.split(".")[1] for name, buffer in module.encoder.named_buffers() if not torch.equal(buffer, before[name])}
+    every = {name.split(".")[1] for name in before}
+    assert moved == {"none": set(), "all": every}.get(moves, {moves})
+
+
+def test_recomputed_statistics_are_those_of_torch_and_stand_still():
+    encoder = resnet_micro(1, 8)  # torch's function would also drop paths
+    module = make_module(encoder, freezing=Frozen(batch_norm="recompute"))
+    expected = copy.deepcopy(encoder)
+    images = make_split(24).images(range(24))
+    update_bn([module.views.center(images)], expected)
+    _fit(module)
+    for (name, own), (_, other) in zip(module.encoder.named_buffers(), expected.named_buffers(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6, msg=name)
+
+
+# Resuming
+
+
+class StopAt(pl.Callback):
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5])  # the stages of the policies that have some begin at 2 to 6
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_run_resumed_in_the_middle_equals_the_uninterrupted_one(encoder, name, stop, tmp_path):
+    def start():
+        return make_module(copy.deepcopy(encoder), freezing=POLICIES[name]), LabelledData(make_split(12), batch_size=4)
+
+    def trainer(**options):
+        return run.trainer(steps=8, accelerator="cpu", logger=False, enable_progress_bar=False, **options)
+
+    whole, data = start()
+    trainer().fit(whole, datamodule=data)
+    first, data = start()
+    trainer(callbacks=[StopAt(stop, tmp_path / "a.ckpt")]).fit(first, datamodule=data)
+    second, data = start()
+    trainer().fit(second, datamodule=data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert second.trainer.global_step == 8
+    assert second.freezer.stage == whole.freezer.stage
+    assert fingerprint(second) == fingerprint(whole) != fingerprint(first)
+    assert second.audit.report() == whole.audit.report()
+
+
+def test_stages_begin_when_the_policy_says(encoder):
+    """Twelve samples in batches of four: three steps a pass."""
+    module = make_module(encoder, freezing=Gradual(every_epochs=0.6))
+    run.trainer(steps=8, accelerator="cpu", logger=False, enable_progress_bar=False).fit(
+        module, datamodule=LabelledData(make_split(12), batch_size=4)
+    )
+    assert [stage["from_step"] for stage in module.audit.stages] == [0, 2, 4, 6]
+    counts = [stage["trainable_parameters"] for stage in module.audit.stages]
+    assert counts == sorted(counts)
+    assert len(set(counts)) == 4
+
+
+@pytest.mark.parametrize("name", ["gradual", "lp_ft", "frozen", "last_n"])
+def test_two_processes_equal_one(name):
+    """Also after a stage that wakes more: every process has the mean gradient of all that learns."""
+
+    def fit(devices):
+        torch.manual_seed(0)
+        steady = sgd(lr=0.05, scale_lr="none")  # AdamW makes steps of the rounding of gradients that are zero: a key's bias
+        module = make_module(small_vit(), freezing=POLICIES[name], optimizer=steady)
+        options = {"devices": 2, "strategy": "ddp_fork"} if devices == 2 else {}
+        trainer = run.trainer(steps=6, accelerator="cpu", logger=False, enable_progress_bar=False, **options)
+        trainer.fit(module, datamodule=LabelledData(make_split(12), batch_size=4))
+        return module
+
+    alone, together = fit(1), fit(2)
+    for (key, a), (_, b) in zip(alone.named_parameters(), together.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_what_is_frozen_is_the_same_to_the_bit(encoder, precision):
+    module = make_module(encoder, freezing=LastN(n=1))
+    before = dict(module.freezer.frozen())
+    digests = {name: fingerprint([(name, tensor)]) for name, tensor in before.items()}
+    _fit(module, precision=precision)
+    assert {name: fingerprint([(name, tensor)]) for name, tensor in module.freezer.frozen()} == digests
+    assert any(name.endswith("running_mean") for name in digests)
+
+
+def test_depths_are_found_once_and_leave_no_trace(encoder):
+    before = fingerprint(encoder)
+    freezer = Freezer(Frozen(), encoder, torch.zeros(1, 1, 8, 8))
+    assert fingerprint(encoder) == before
+    assert freezer.places["model.conv1.weight"].depth == 0
+    assert not any(p.requires_grad for p in encoder.parameters())

@@ -123,6 +123,7 @@ def test_augmentation_differs_between_passes_and_not_in_evaluation(encoder):
             return super().forward(x)
 
     module = make_module(Spy(64, 4), views=_views())
+    seen.clear()  # the policy had a look at the layers
     data = LabelledData(make_split(4), batch_size=4)
     _trainer(2).fit(module, datamodule=data)
     order = [
@@ -148,12 +149,16 @@ def test_augmentation_differs_between_passes_and_not_in_evaluation(encoder):
     ],
 )
 def test_what_would_train_wrongly_is_refused_early(encoder, change, message):
-    module = make_module(encoder, **change)
+    colour = len(change.get("preprocessing", PREPROCESSING)["mean"]) == 3
+    module = make_module(resnet_micro(3, 8) if colour else encoder, **change)
     with pytest.raises(ValueError, match=message):
         _trainer(1).fit(module, datamodule=LabelledData(make_split(6)))
 
 
 def test_user_errors_have_remedies(encoder):
+    colour = {**PREPROCESSING, "mean": [0.5] * 3, "std": [0.5] * 3, "channels": 3}
+    with pytest.raises(ValueError, match="the encoder takes 1 channel, and preprocessing is for 3: give the one of its file"):
+        make_module(encoder, preprocessing=colour)
     with pytest.raises(ValueError, match="at least 2"):
         Classification(1)
     with pytest.raises(ValueError, match="label_smoothing"):

@@ -93,9 +93,12 @@ def test_a_cut_encoder_says_what_the_layer_said(name, k):
     x = torch.randn(1, 3, size, size)
     short = encoder.cut(k)
     with torch.no_grad():
-        layer = encoder(x, layers=[-1 - k]).layers[0]
+        seen = encoder(x, layers=[-1 - k, -1])
         out = short(x, layers=[-1])
+    layer = seen.layers[0]
     assert torch.equal(out.layers[0], layer)
+    assert torch.equal(seen.pooled_layers[1], seen.pooled)
+    torch.testing.assert_close(seen.pooled_layers[0], layer.mean(1) if "eva" in name else out.pooled)
     assert short.num_layers == encoder.num_layers - k
     assert out.pooled.shape == (1, short.embed_dim)
     assert out.tokens.shape[-1] == short.embed_dim

@@ -82,7 +82,7 @@ def test_images_have_channels_last_and_the_encoder_is_left_as_it_was():
     assert [weight.stride() for weight in encoder.parameters()] == layouts
 
 
-def test_layers_are_averaged_over_their_tokens(encoder):
+def test_layers_are_what_an_encoder_cut_there_gives(encoder):
     found = embed(encoder, make_split(5), prepare, layers=(0, -1), precision="32-true")
     assert [tuple(layer.shape) for layer in found.layers] == [(5, 16), (5, 128)]
     assert torch.allclose(found.layers[1], found.x, atol=1e-6)  # this encoder pools its last map
