@@ -33,11 +33,13 @@ class Loaded(NamedTuple):
         encoder: on the CPU, in training mode like any new module.
         preprocessing: mean and std per channel of inputs in [0, 1], size (height, width), channels.
         history: how it came about; plain values.
+        facts: what was loaded: ``tensors`` and ``parameters`` with those that the encoder has, ``..._expected``; ``sha256``.
     """
 
     encoder: EncoderModule
     preprocessing: dict[str, Any]
     history: dict[str, Any]
+    facts: dict[str, Any]
 
 
 def check_savable(encoder: Any) -> None:
@@ -127,7 +129,20 @@ def load_encoder(path: str | Path, *, allow_target: Sequence[str] = ()) -> Loade
     except ValueError as error:
         raise ValueError(f"{description_file}: {error}") from error
     load_strictly(encoder, tensors, f"{tensor_file} ({describe(encoder.spec)})")
-    return Loaded(encoder, content["preprocessing"], content["history"])
+    held = encoder.state_dict()
+    if _digest({name: held[name].to(value.dtype) for name, value in tensors.items()}) != digest:
+        raise ValueError(f"the encoder does not hold what the file does ({tensor_file}): tensors were left out or exchanged.")
+    return Loaded(encoder, content["preprocessing"], content["history"], _facts(tensors, held, digest))
+
+
+def _facts(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor], digest: str) -> dict[str, Any]:
+    return {
+        "tensors": len(tensors),
+        "tensors_expected": len(held),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "parameters_expected": sum(tensor.numel() for tensor in held.values()),
+        "sha256": digest,
+    }
 
 
 def _pair(path: str | Path) -> tuple[Path, Path]:

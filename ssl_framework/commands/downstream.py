@@ -75,6 +75,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
             raise
         raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
     metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
+    folder.write_audit(inside, made.audit.report())
+    say(made.audit.line())
     return {"method": _method(settings), "budget": "all" if budget is None else budget, "seed": seed, **metrics}
 
 
@@ -99,7 +101,7 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> Downs
         if facts.classes is None:
             raise ValueError("these data have no labels, and a task needs them: choose labelled data with data=.")
         node = {**node, "num_classes": len(facts.classes)}
-    return DownstreamModule(
+    made = DownstreamModule(
         random_like(loaded.encoder, seed) if settings["scratch"] else loaded.encoder,
         build.make(node),
         freezing=build.make(settings["freezing"]),
@@ -110,6 +112,11 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> Downs
         seed=seed,
         channels_last=settings["trainer"]["channels_last"],
     )
+    made.audit.facts["encoder"] = {
+        "file": settings["encoder_file"],
+        **({"scratch": True} if settings["scratch"] else loaded.facts),
+    }
+    return made
 
 
 def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> ViewMaker | None:
@@ -120,6 +127,6 @@ def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -
 
 
 def _method(settings: Settings) -> str:
-    policy = str(settings["freezing"]["_target_"]).rsplit(".", 1)[-1].lower()
+    policy = build.make(settings["freezing"]).kind
     words = ["scratch" if settings["scratch"] else "pretrained", "fine-tuned" if policy == "full" else policy]
     return ", ".join([*words, *([f"cut {settings['cut']}"] if settings["cut"] else [])])

@@ -135,6 +135,12 @@ def write_results(folder: Path, results: Any) -> None:
     write_json(folder / "results.json", results)
 
 
+@rank_zero_only
+def write_audit(folder: Path, report: Any) -> None:
+    """``audit.json`` of a transfer, by one process."""
+    write_json(folder / "audit.json", report)
+
+
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)

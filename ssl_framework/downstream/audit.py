@@ -53,13 +53,33 @@ class Audit:
         Raises:
             AuditError: names those that are not.
         """
+        kind = self.freezer.policy.kind
         now = {name: fingerprint([(name, tensor)]) for name, tensor in self.freezer.frozen()}
-        moved = [name for name, digest in self.hashes.items() if now.get(name) != digest]
+        other = sorted(now.keys() ^ self.hashes.keys())
+        if other:
+            raise AuditError(
+                f"freezing={kind} froze other tensors when this stage began than it does now: {_listed(other)}. Somebody set "
+                "requires_grad, or the run was resumed in another stage."
+            )
+        moved = [name for name, digest in self.hashes.items() if now[name] != digest]
         if moved:
             raise AuditError(
-                f"{len(moved)} frozen tensors of the encoder changed while freezing={self.freezer.policy.kind} trained: "
-                f"{_listed(moved)}. Something writes into them (a norm in training mode, a callback, an optimiser of its own); "
-                "the result is not that of a frozen encoder."
+                f"{len(moved)} frozen tensors of the encoder changed while freezing={kind} trained: {_listed(moved)}. "
+                "Something writes into them (a norm in training mode, a callback, an optimiser of its own); the result is not "
+                "that of a frozen encoder."
+            )
+
+    def modes(self) -> None:
+        """What is frozen evaluates: no statistics move there, and no path or unit is dropped.
+
+        Raises:
+            AuditError: names the modules that train.
+        """
+        wakeful = self.freezer.wakeful()
+        if wakeful:
+            raise AuditError(
+                f"freezing={self.freezer.policy.kind}: {_listed(wakeful)} should evaluate and are in training mode. Something "
+                "called encoder.train(); call train() on the DownstreamModule, which keeps what is frozen asleep."
             )
 
     def optimizer(self, groups: Iterable[Mapping[str, Any]]) -> None:
@@ -86,7 +106,10 @@ class Audit:
             (absent, "should learn and are not in the optimiser"),
             (asleep, "have a requires_grad that the policy does not say"),
             (other, "have another learning rate than the policy says"),
-            ([f"{len(strangers)} unknown tensors"] if strangers else [], "are in the optimiser and in neither encoder nor head"),
+            (
+                [f"{len(strangers)} unknown tensors"] if strangers else [],
+                "are in the optimiser and in neither encoder nor head",
+            ),
         ):
             if names:
                 raise AuditError(f"freezing={self.freezer.policy.kind}: {_listed(names)} {said}.")
@@ -127,8 +150,8 @@ class Audit:
         """All of it in one line of the log."""
         last = self.stages[-1] if self.stages else {"trainable_parameters": 0, "trainable_share": 0.0}
         said = [f"{last['trainable_parameters']:,} parameters learn ({last['trainable_share']:.1%})"]
-        if "loaded" in self.facts:
-            loaded = self.facts["loaded"]
+        loaded = self.facts.get("encoder", {})
+        if "tensors" in loaded:
             said.insert(0, f"{loaded['tensors']} of {loaded['tensors_expected']} tensors loaded")
         said.append(f"{len(self.hashes)} frozen tensors" if self.hashes else "nothing is frozen")
         images = self.facts.get("images")

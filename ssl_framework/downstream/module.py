@@ -175,6 +175,7 @@ class DownstreamModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Go on to the stage of the policy that this step belongs to."""
+        self.audit.modes()
         stage = self.freezer.due(self._moment())
         if stage != self.freezer.stage:
             self._enter(stage)

@@ -38,8 +38,8 @@ class TimmEncoder(EncoderModule):
 
     Until it is cut, `Encoding.pooled` is timm's ``forward_head(..., pre_logits=True)``, and tokens are ``forward_features``.
     A cut CNN has lost that head with its last layers: `pooled` is then the mean of the last map. In the few architectures with
-    a wide head (MobileNetV3, GhostNet, VGG) the tokens are narrower than `pooled`. `Encoding.pooled_layers` are means of maps, but
-    for the last layer.
+    a wide head (MobileNetV3, GhostNet, VGG) the tokens are narrower than `pooled`. `Encoding.pooled_layers` are means of
+    maps, but for the last layer.
 
     Args:
         model: a timm model without classifier.

@@ -118,6 +118,10 @@ def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Pa
     assert [(row["seed"], row["budget"]) for row in result["rows"]] == [(0, 3), (1, 3)]
     assert 0 <= result["accuracy"] <= 1
     assert (tmp_path / "d" / "seed-1" / "metrics.csv").is_file()
+    audit = json.loads((tmp_path / "d" / "seed-1" / "audit.json").read_text())
+    assert audit["freezing"]["kind"] == freezing
+    assert audit["encoder"]["tensors"] == audit["encoder"]["tensors_expected"] > 0
+    assert audit["stages"][0]["trainable_parameters"] > 0
 
 
 def test_the_demo_makes_its_table_and_pictures(tmp_path: Path) -> None:

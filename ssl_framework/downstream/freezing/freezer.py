@@ -61,20 +61,17 @@ class Freezer:
         return self.policy.head_rate(self.stage)
 
     def mode(self, training: bool) -> None:
-        """Training or evaluation for what learns; evaluation for what is frozen, so that drop-path and dropout are off there."""
+        """Training or evaluation for what learns; evaluation for what is frozen, so that it drops no path and no unit."""
         self.encoder.train(training and any(self._awake.values()))
         for name, part in self.encoder.named_modules():
-            part.training = training and self._awake[name]
-        if self.policy.batch_norm is not None:
-            for name in self._norms:
-                self.encoder.get_submodule(name).training = training and self.policy.batch_norm == "adapt"
+            part.training = training and self._trains(name)
 
     def frozen(self) -> Iterator[tuple[str, Tensor]]:
         """Everything that must not change in this stage, buffers included, by name."""
         for name, parameter in self.encoder.named_parameters(remove_duplicate=False):
             if not parameter.requires_grad:
                 yield name, parameter
-        moving = tuple(f"{name}." for name in self._norms if self._moves(name))
+        moving = tuple(f"{name}." for name in self._norms if self._trains(name))
         for name, buffer in self.encoder.named_buffers(remove_duplicate=False):
             if not name.startswith(moving):
                 yield name, buffer
@@ -94,9 +91,16 @@ class Freezer:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def _moves(self, norm: str) -> bool:
-        rule = self.policy.batch_norm
-        return self._awake[norm] if rule is None else rule == "adapt"
+    def wakeful(self) -> list[str]:
+        """Modules that should evaluate and are in training mode, by name: somebody called ``train()`` on them."""
+        modules = self.encoder.named_modules()
+        return [name or "the encoder itself" for name, part in modules if part.training and not self._trains(name)]
+
+    def _trains(self, module: str) -> bool:
+        """Whether a module is in training mode while training."""
+        if self.policy.batch_norm is None or module not in self._norms:
+            return self._awake[module]
+        return self.policy.batch_norm == "adapt"
 
     def _wake(self) -> dict[str, bool]:
         """Of every module, whether something in it learns; one without parameters goes with what surrounds it."""
@@ -120,7 +124,9 @@ class Freezer:
         last = 10**9  # later than any stage
         learns = self.policy.kind != "frozen" and bool(self.places)
         if learns and not any(self.policy.rate(place, last) > 0 for place in free):
-            why = "somebody has frozen all of it: call encoder.requires_grad_(True)" if not free else "it has nothing of the kind"
+            why = (
+                "somebody has frozen all of it: call encoder.requires_grad_(True)" if not free else "it has nothing of the kind"
+            )
             raise ValueError(f"freezing={self.policy.kind} would train nothing of this {type(self.encoder).__name__}: {why}.")
 
 
@@ -136,4 +142,3 @@ def _above(name: str) -> Iterator[str]:
     while name:
         name = name.rpartition(".")[0]
         yield name
-

@@ -138,8 +138,8 @@ class Surgical(Policy):
             if not there:
                 known = sorted({".".join(place.name.split(".")[:2]) for place in places})
                 raise ValueError(
-                    f"freezing.blocks={list(self.blocks)}: this encoder has no {block}. Name a layer by its number ({-layers} to "
-                    f"{layers - 1}), stem, norm, or the beginning of a parameter's name: {', '.join(known[:12])}."
+                    f"freezing.blocks={list(self.blocks)}: this encoder has no {block}. Name a layer by its number "
+                    f"({-layers} to {layers - 1}), stem, norm, or the beginning of a parameter's name: {', '.join(known[:12])}."
                 )
 
     def state(self) -> dict[str, Any]:

@@ -55,14 +55,16 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.batch_norm not in (None, "frozen", "adapt", "recompute"):
-            raise ValueError(f"batch_norm={self.batch_norm}: choose frozen, adapt, recompute, or null for what the policy does.")
+            raise ValueError(
+                f"batch_norm={self.batch_norm}: choose frozen, adapt, recompute, or null for what the policy does."
+            )
 
     def rate(self, place: Place, stage: int) -> float:
         """Learning rate of a parameter of the encoder as a multiple of the head's; 0: it is frozen."""
         raise NotImplementedError(f"{type(self).__name__} does not say what learns: define rate(place, stage).")
 
     def stage(self, moment: Moment) -> int:
-        """Stages are numbered from 0; within one, nothing changes. A function of the moment alone, so that it can be resumed."""
+        """Stages are numbered from 0; within one, nothing changes. A function of the moment alone, so it can be resumed."""
         return 0
 
     def head_rate(self, stage: int) -> float:

@@ -43,13 +43,13 @@ class Full(Policy):
 class LpFt(Policy):
     """First the head alone, then everything: the head no longer pulls at the features while it is still random.
 
-    Kumar et al., 2022, https://arxiv.org/abs/2202.10054. Each of the two has its own rise and fall of the learning rate, and the
-    second begins with a fresh optimiser.
+    Kumar et al., 2022, https://arxiv.org/abs/2202.10054. Each of the two has its own rise and fall of the learning rate, and
+    the second begins with a fresh optimiser.
 
     Args:
         probe_share: share of the steps for the head alone.
-        finetune_lr: learning rate of the second part, head and encoder alike, as a multiple of the first's. The paper finds it on
-            validation data, ten times and more below that of the probe.
+        finetune_lr: learning rate of the second part, head and encoder alike, as a multiple of the first's. The paper finds it
+            on validation data, ten times and more below that of the probe.
         batch_norm: see `Policy`.
     """
 

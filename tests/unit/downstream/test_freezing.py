@@ -123,8 +123,6 @@ def test_encoder_lr_is_a_multiple_of_the_heads(encoder):
     assert module.trainer.optimizers[0].param_groups[0]["initial_lr"] == 3e-3  # what is logged as lr is the head's
 
 
-
-
 def test_full_refuses_what_cannot_learn(encoder):
     with pytest.raises(ValueError, match="encoder_lr=0"):
         Full(encoder_lr=0)
@@ -154,7 +152,10 @@ def test_the_last_layers_and_what_follows_them(encoder):
 
 def test_named_layers(encoder):
     assert {name.split(".")[1] for name in learning(Surgical(blocks=["stem", -1]), encoder)} == {"conv1", "bn1", "layer4"}
-    assert {name.split(".")[1] for name in learning(Surgical(blocks=[0, "model.layer3.0.conv1"]), encoder)} == {"layer1", "layer3"}
+    assert {name.split(".")[1] for name in learning(Surgical(blocks=[0, "model.layer3.0.conv1"]), encoder)} == {
+        "layer1",
+        "layer3",
+    }
     assert set(learning(Surgical(blocks=["norm"]), small_vit())) == {"model.norm.weight", "model.norm.bias"}
 
 

@@ -140,7 +140,9 @@ def test_a_vision_transformer_of_torchvision_has_a_class_token():
     out = encoder(torch.randn(2, 3, 16, 16), layers=[0])
     assert out.tokens.shape == out.layers[0].shape == (2, 4, 16)
     assert not torch.equal(out.pooled, out.tokens.mean(1))
-    assert torch.equal(encoder(torch.ones(2, 3, 16, 16), layers=[-1]).pooled_layers[0], encoder(torch.ones(2, 3, 16, 16)).pooled)
+    assert torch.equal(
+        encoder(torch.ones(2, 3, 16, 16), layers=[-1]).pooled_layers[0], encoder(torch.ones(2, 3, 16, 16)).pooled
+    )
     with pytest.raises(ValueError, match=r"img_size=\[64, 32\]: vit_b_32 takes squares"):
         torchvision_encoder("vit_b_32", img_size=(64, 32))
 
