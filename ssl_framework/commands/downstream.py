@@ -108,6 +108,8 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> Downs
         preprocessing=loaded.preprocessing,
         optimizer=build.optimizer(settings),
         cut=settings["cut"],
+        reinit=settings["reinit"],
+        pooling=build.make(settings["pooling"]),
         views=_augmentation(settings, loaded, facts, seed),
         seed=seed,
         channels_last=settings["trainer"]["channels_last"],
@@ -129,4 +131,4 @@ def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -
 def _method(settings: Settings) -> str:
     policy = build.make(settings["freezing"]).kind
     words = ["scratch" if settings["scratch"] else "pretrained", "fine-tuned" if policy == "full" else policy]
-    return ", ".join([*words, *([f"cut {settings['cut']}"] if settings["cut"] else [])])
+    return ", ".join([*words, *(f"{name} {settings[name]}" for name in ("cut", "reinit") if settings[name])])

@@ -10,6 +10,7 @@ from ssl_framework.downstream.freezing import (
     Gradual,
     LastN,
     LayerDecay,
+    Lora,
     LpFt,
     Moment,
     NormOnly,
@@ -19,10 +20,12 @@ from ssl_framework.downstream.freezing import (
 )
 from ssl_framework.downstream.heads import LinearHead
 from ssl_framework.downstream.module import DownstreamModule
+from ssl_framework.downstream.pooling import AttentionPooling, LastLayers, Pooling, TokenMean
 from ssl_framework.downstream.study import fit_and_measure
 from ssl_framework.downstream.tasks import Classification, Task
 
 __all__ = [
+    "AttentionPooling",
     "Audit",
     "AuditError",
     "BiasOnly",
@@ -33,16 +36,20 @@ __all__ = [
     "Full",
     "Gradual",
     "LabelledData",
+    "LastLayers",
     "LastN",
     "LayerDecay",
     "LinearHead",
+    "Lora",
     "LpFt",
     "Moment",
     "NormOnly",
     "Place",
     "Policy",
+    "Pooling",
     "Surgical",
     "Task",
+    "TokenMean",
     "fingerprint",
     "fit_and_measure",
 ]

@@ -15,13 +15,17 @@ from ssl_framework.data import Labelled
 from ssl_framework.downstream.audit import Audit
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Moment, Policy
+from ssl_framework.downstream.heads import PooledHead
+from ssl_framework.downstream.pooling import Pooling
 from ssl_framework.downstream.tasks import Task
+from ssl_framework.encoders import refresh
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Batch, Encoder, ViewMaker
 from ssl_framework.views.preprocessing import plain
 
 _HEAD_STREAM = 2_000_003
 _DROPOUT_STREAM = 2_000_029
+_REINIT_STREAM = 2_000_039
 _AT_ONCE = 256  # images for BatchNorm's statistics
 
 
@@ -36,12 +40,15 @@ class DownstreamModule(pl.LightningModule):
         preprocessing: what was done to the images that the encoder saw: ``mean``, ``std``, ``size``, ``channels``, as they come
             with an encoder file (``load_encoder(...).preprocessing``).
         cut: layers to take off the encoder's end.
+        reinit: layers at the end of what is left that begin with fresh weights, instead of being taken off.
+        pooling: what the head is attached to; None: the encoder's own vector.
         views: augmentation for training; its first global view is learnt from. None trains on the images as they are.
         seed: of the head's weights, and of dropout and drop-path, which are drawn anew each step.
         channels_last: keep convolutions in the memory layout that processors and tensor cores are fast at.
 
     Raises:
-        ValueError: `cut` is negative or leaves no layer, or `views` normalise or size images otherwise than `preprocessing`.
+        ValueError: `cut` or `reinit` asks for layers that are not there, `views` normalise or size images otherwise than
+            `preprocessing`, or policy or pooling do not suit the encoder.
     """
 
     def __init__(
@@ -53,31 +60,36 @@ class DownstreamModule(pl.LightningModule):
         preprocessing: Mapping[str, Any],
         optimizer: OptimizerSpec | None = None,
         cut: int = 0,
+        reinit: int = 0,
+        pooling: Pooling | None = None,
         views: ViewMaker | None = None,
         seed: int = 0,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.channels_last = channels_last
-        self.task, self.optimizer, self.cut, self.seed = task, optimizer, cut, seed
+        self.task, self.optimizer, self.seed = task, optimizer, seed
+        self.cut, self.reinit, self.pooling = cut, reinit, pooling or Pooling()
         self.views = plain(**preprocessing)
         self.augment = views
         if views is not None:
             _require_same(views, self.views)
         self.encoder: Any = copy.deepcopy(encoder) if cut == 0 else encoder.cut(cut)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(keyed.mix(seed, _HEAD_STREAM)))
-            self.head = task.head(self.encoder.embed_dim)
         _require_channels(self.encoder, len(self.views.mean))
         machine.guard_convolutions(self.encoder)
-        self.freezer = Freezer(freezing, self.encoder, torch.zeros(1, len(self.views.mean), *self.views.size))
+        example = torch.zeros(1, len(self.views.mean), *self.views.size)
+        refresh(self.encoder, reinit, int(keyed.mix(seed, _REINIT_STREAM)), example)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(keyed.mix(seed, _HEAD_STREAM)))
+            self.head = _head(task, self.pooling, self.encoder, example)
+            self.freezer = Freezer(freezing, self.encoder, example)
         self.audit = Audit(self.freezer, self.head)
         self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` uint8 images, of any one size, to the head's outputs ``(B, ...)``."""
-        return self.head(self.encoder(self.views.center(images)))
+        return self.head(self.encoder(self.views.center(images), layers=self.head.layers))
 
     @torch.no_grad()
     def measure(self, split: Labelled, batch_size: int = 512) -> dict[str, float]:
@@ -213,7 +225,7 @@ class DownstreamModule(pl.LightningModule):
         """What the encoder says of the images, what the head makes of it, how far that is from the labels."""
         position = batch_idx if self._data is None else self._data.position
         keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position, self.global_rank)
-        outputs = self.head(self.encoder(self._train_images(batch)))
+        outputs = self.head(self.encoder(self._train_images(batch), layers=self.head.layers))
         assert batch.target is not None
         loss = self.task.loss(outputs, batch.target)
         if run.is_logged(self.trainer):
@@ -282,7 +294,8 @@ class DownstreamModule(pl.LightningModule):
         return self.freezer.rate(rest) if part == "encoder" else self.freezer.head_rate
 
     def _identity(self) -> dict[str, Any]:
-        return {"cut": self.cut, "freezing": self.freezer.policy.state(), "task": self.task.state()}
+        policy, pooling = self.freezer.policy.state(), self.pooling.state()
+        return {"cut": self.cut, "reinit": self.reinit, "freezing": policy, "pooling": pooling, "task": self.task.state()}
 
     @property
     def _data(self) -> LabelledData | None:
@@ -298,6 +311,19 @@ def _computed(measures: nn.ModuleDict) -> dict[str, Tensor]:
         values[name] = metric.compute()
         metric.reset()
     return values
+
+
+def _head(task: Task, pooling: Pooling, encoder: Encoder, example: Tensor) -> PooledHead:
+    """The head of the task, behind the pooling, as wide as the pooled vector is."""
+    layers = pooling.layers(encoder.num_layers)
+    module = cast(nn.Module, encoder)
+    module.eval()
+    like = next((p for p in module.parameters() if p.is_floating_point()), example)
+    with torch.no_grad():
+        seen = encoder(example.to(like), layers=layers)
+        pool = pooling.module(seen).eval()
+        width = pool(seen).shape[-1]
+    return PooledHead(pool, task.head(width), layers)
 
 
 def _require_channels(encoder: nn.Module, channels: int) -> None:

@@ -2,7 +2,7 @@
 
 from ssl_framework.encoders.adapter import Adapter, torchvision_encoder
 from ssl_framework.encoders.base import EncoderModule, Spec
-from ssl_framework.encoders.build import build, describe, random_like
+from ssl_framework.encoders.build import build, describe, random_like, refresh
 from ssl_framework.encoders.depth import depths
 from ssl_framework.encoders.floors import PCA, RawPixels
 from ssl_framework.encoders.presets import convnext_tiny, resnet18, resnet50, resnet_micro, vit_micro, vit_small, vit_tiny
@@ -24,6 +24,7 @@ __all__ = [
     "load_strictly",
     "random_like",
     "read_tensors",
+    "refresh",
     "resnet18",
     "resnet50",
     "resnet_micro",

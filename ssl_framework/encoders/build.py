@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ssl_framework.encoders import presets
 from ssl_framework.encoders.adapter import torchvision_encoder
 from ssl_framework.encoders.base import EncoderModule, Spec
+from ssl_framework.encoders.depth import depths
 from ssl_framework.encoders.floors import PCA, RawPixels
 from ssl_framework.encoders.timm import timm_encoder
 
@@ -74,6 +76,33 @@ def random_like(encoder: E, seed: int = 0) -> E:
         fresh = build(spec, allow_target=[spec["name"]])
     assert isinstance(fresh, type(encoder))
     return fresh
+
+
+def refresh(encoder: EncoderModule, n: int, seed: int, example: Tensor) -> None:
+    """Give the last layers, and what comes after them, the weights of a new encoder; it is changed in place.
+
+    Args:
+        encoder: any encoder that knows how it was made.
+        n: layers; 0 changes nothing.
+        seed: of the weights.
+        example: ``(1, C, H, W)`` of any content, see `depths`.
+
+    Raises:
+        ValueError: there are not as many layers.
+    """
+    if not 0 <= n <= encoder.num_layers:
+        raise ValueError(f"reinit={n}: the encoder has {encoder.num_layers} layers; take 0 to {encoder.num_layers}.")
+    if n == 0:
+        return
+    like = next((p for p in encoder.parameters() if p.is_floating_point()), example)
+    level = depths(encoder, example.to(like))
+    chosen = {name for name, depth in level.items() if depth > encoder.num_layers - n}
+    owners = {name.rpartition(".")[0] for name in chosen}
+    fresh = random_like(encoder, seed).state_dict()
+    with torch.no_grad():
+        for name, value in encoder.state_dict().items():
+            if name in chosen or (name not in level and name.rpartition(".")[0] in owners):  # buffers go with their module
+                value.copy_(fresh[name])
 
 
 def describe(spec: Spec) -> str:

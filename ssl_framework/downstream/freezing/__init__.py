@@ -2,6 +2,7 @@
 
 from ssl_framework.downstream.freezing.freezer import Freezer
 from ssl_framework.downstream.freezing.layers import Gradual, LastN, LayerDecay, Surgical
+from ssl_framework.downstream.freezing.low_rank import Lora
 from ssl_framework.downstream.freezing.parts import BiasOnly, NormOnly
 from ssl_framework.downstream.freezing.policy import Moment, Place, Policy
 from ssl_framework.downstream.freezing.whole import Frozen, Full, LpFt
@@ -14,6 +15,7 @@ __all__ = [
     "Gradual",
     "LastN",
     "LayerDecay",
+    "Lora",
     "LpFt",
     "Moment",
     "NormOnly",

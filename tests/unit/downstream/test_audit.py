@@ -96,7 +96,10 @@ def test_dropout_in_a_frozen_vision_transformer_leaves_no_hash_and_is_seen():
     [
         (lambda name: 1.0, r"encoder.model.layer4\S* .* have another learning rate than the policy says"),  # the head's rate
         (lambda name: 0.3 if "layer4" in name else 1.0, None),
-        (lambda name: 1.0 if name.startswith("head.weight") else 0.3, r"head.linear.weight, head.linear.bias have another"),
+        (
+            lambda name: 1.0 if name.startswith("head.weight") else 0.3,
+            r"head.task.linear.weight, head.task.linear.bias have another",
+        ),
     ],
 )
 def test_the_rate_of_the_head_on_the_encoder(encoder, monkeypatch, rate, message):

@@ -67,7 +67,7 @@ def test_the_head_is_drawn_from_the_seed_alone(encoder):
 def test_cut_takes_layers_off(encoder):
     whole, cut = make_module(encoder), make_module(encoder, cut=2)
     assert (whole.encoder.num_layers, cut.encoder.num_layers) == (4, 2)
-    assert cut.head.linear.in_features == cut.encoder.embed_dim < whole.encoder.embed_dim
+    assert cut.head.task.linear.in_features == cut.encoder.embed_dim < whole.encoder.embed_dim
     assert cut(make_split(4).images(range(4))).shape == (4, 3)
     for k in (-1, 4):
         with pytest.raises(ValueError, match=f"cut={k}"):
