@@ -12,8 +12,8 @@ from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
-from ssl_framework.data import DataModule
-from ssl_framework.downstream import DownstreamModule, LabelledData
+from ssl_framework.data import DataModule, Labelled, Table
+from ssl_framework.downstream import DownstreamModule, LabelledData, Task
 from ssl_framework.encoders import random_like
 from ssl_framework.run import compile_in_place
 from ssl_framework.types import Facts, ViewMaker
@@ -60,8 +60,8 @@ def run(settings: Settings) -> dict[str, Any]:
 def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, home: Path) -> Row:
     budget, options = settings["labels_per_class"], settings["trainer"]
     inside = home if settings["seeds"] == 1 else home / f"seed-{seed}"
-    labelled = split(data, budget, seed)
-    made = module(settings, loaded, data.facts, seed)
+    labelled = split(settings, data, seed)
+    made = module(settings, loaded, data.facts, seed, labelled.train)
     compile_in_place(cast(nn.Module, made.encoder), options["compile"])
     saver = SaveRun(
         options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
@@ -75,6 +75,7 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
             raise
         raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
     metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
+    budget = settings["labels"]["count"] or budget
     folder.write_audit(inside, made.audit.report())
     say(made.audit.line())
     return {"method": _method(settings), "budget": "all" if budget is None else budget, "seed": seed, **metrics}
@@ -85,25 +86,54 @@ def _check_budget(budget: Any) -> None:
         raise ValueError(f"labels_per_class={budget}: give a whole number from 1, or all.")
 
 
-def split(data: DataModule, labels_per_class: int | str | None, seed: int) -> LabelledData:
-    """The splits of the data, with so many labels to learn from."""
-    train = data.split("train")
-    if isinstance(labels_per_class, int):
-        train = train.subset(labels_per_class, seed)
-    val = data.split("val") if data.val_share > 0 else None
-    return LabelledData(train, val, data.test_split(), batch_size=data.batch_size, workers=data.workers or 0, seed=seed)
+def split(settings: Settings, data: DataModule, seed: int) -> LabelledData:
+    """The splits of the data, with so many labels to learn from.
+
+    Raises:
+        ValueError: budgets of both kinds, or of classes that there are none of.
+    """
+    table, per_class, count = settings["labels"]["path"], settings["labels_per_class"], settings["labels"]["count"]
+    known = None if table is None else Table(table, settings["labels"]["key"])
+    train = data.split("train", known)
+    if isinstance(per_class, int) and (count is not None or data.facts.classes is None):
+        raise ValueError(
+            f"labels_per_class={per_class}: "
+            + (
+                "labels.count asks for another budget; give one of them."
+                if count
+                else "there are no classes; give labels.count=."
+            )
+        )
+    if isinstance(per_class, int):
+        train = train.subset(per_class, seed)
+    if count is not None:
+        train = train.some(count, seed)
+    val = data.split("val", known) if data.val_share > 0 else None
+    return LabelledData(train, val, data.split("test", known), batch_size=data.batch_size, workers=data.workers or 0, seed=seed)
 
 
-def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> DownstreamModule:
-    """The encoder of the file, or its like with fresh weights, with the head of the task."""
+def task_of(settings: Settings, facts: Facts, train: Labelled) -> Task:
+    """The task, with what it takes from the training labels.
+
+    Raises:
+        ValueError: the labels do not belong to it.
+    """
     node = settings["task"]
     if "num_classes" in node and node["num_classes"] is None:
         if facts.classes is None:
             raise ValueError("these data have no labels, and a task needs them: choose labelled data with data=.")
         node = {**node, "num_classes": len(facts.classes)}
+    task: Task = build.make(node)
+    targets = task.targets(train)
+    task.check(targets)
+    return task.prepared(targets)
+
+
+def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: Labelled) -> DownstreamModule:
+    """The encoder of the file, or its like with fresh weights, with the head of the task."""
     made = DownstreamModule(
         random_like(loaded.encoder, seed) if settings["scratch"] else loaded.encoder,
-        build.make(node),
+        task_of(settings, facts, train),
         freezing=build.make(settings["freezing"]),
         preprocessing=loaded.preprocessing,
         optimizer=build.optimizer(settings),

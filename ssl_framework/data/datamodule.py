@@ -20,6 +20,7 @@ from ssl_framework.data.order import EndlessOrder, OnePass, Order
 from ssl_framework.data.split import carve, in_bulk, unreadable
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
+from ssl_framework.data.table import Table
 from ssl_framework.types import BadSampleError, Batch, Facts, Source, ViewMaker
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
@@ -206,8 +207,12 @@ class DataModule(pl.LightningDataModule):
                 self._report(split, source, index)
         return batch
 
-    def split(self, name: SplitName) -> Labelled:
+    def split(self, name: SplitName, table: Table | None = None) -> Labelled:
         """Images and labels of a split, for phase 2, probes and monitors.
+
+        Args:
+            name: of the split.
+            table: numbers of the samples, for tasks whose targets are no classes.
 
         Raises:
             ValueError: the data set has no such split, or it has no labels.
@@ -220,7 +225,7 @@ class DataModule(pl.LightningDataModule):
                 few = "images" if learn is None or learn.targets is None else "images per class"
                 remedy = f"too few {few} for data.val_share={self.val_share}: give a larger share"
             raise ValueError(f"{self.name} has no {name} split: {remedy or 'the splits are train, val and test'}.")
-        return Labelled(source, self._size, split=name, bad=self.bad_samples)
+        return Labelled(source, self._size, split=name, bad=self.bad_samples, table=table)
 
     def test_split(self) -> Labelled:
         """The split of the final measurement."""

@@ -12,6 +12,7 @@ from ssl_framework import keyed, machine
 from ssl_framework.data.bad import BadSamples
 from ssl_framework.data.encoded import EncodedSource, fit
 from ssl_framework.data.split import by_class, in_bulk, origin, rooted, unreadable
+from ssl_framework.data.table import Table
 from ssl_framework.data.threads import spread
 from ssl_framework.types import BadSampleError, Source
 
@@ -27,14 +28,15 @@ class Labelled:
         split: its name.
         bad: the list of unreadable samples.
         rows: ``(N,)`` positions in `source`; default all.
+        table: numbers of the samples, for tasks whose targets are no classes.
 
     Attributes:
-        targets: ``(N,)`` int64 labels.
+        targets: ``(N,)`` int64 labels; all 0 where there are none, but a table.
         index: ``(N,)`` int64 positions in the data as they were loaded, for files of embeddings.
         classes: names in the order of their numbers.
 
     Raises:
-        ValueError: the source has no labels.
+        ValueError: the source has no labels, and there is no table.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Labelled:
         split: str,
         bad: BadSamples | None = None,
         rows: np.ndarray | None = None,
+        table: Table | None = None,
     ) -> None:
-        if source.targets is None:
+        if source.targets is None and table is None:
             raise ValueError(
                 f"The {split} split has no labels, and what you ask for needs them: give images in folders by class, a label "
                 "column or an array of targets, or use another labelled data set."
@@ -55,9 +58,11 @@ class Labelled:
         self.size = size
         self.split = split
         self.rows = np.arange(len(source), dtype=np.int64) if rows is None else rows
-        self.targets = torch.from_numpy(source.targets[self.rows].astype(np.int64))
+        self.table = table
+        labels = np.zeros(len(source), np.int64) if source.targets is None else source.targets
+        self.targets = torch.from_numpy(labels[self.rows].astype(np.int64))
         self.index = torch.from_numpy(origin(source)[self.rows])
-        count = int(source.targets.max()) + 1 if len(source) else 0
+        count = int(labels.max()) + 1 if len(source) else 0
         self.classes = source.classes or tuple(str(c) for c in range(count))
         self._bad = bad if bad is not None else BadSamples()
 
@@ -97,6 +102,41 @@ class Labelled:
             positions = range(start, min(start + size, len(self)))
             yield self.images(positions), self.targets[start : start + size]
 
+    def name(self, position: int) -> str:
+        """What a person calls a sample: its path, or its number in a file."""
+        return self.source.name(int(self.rows[position]))
+
+    def numbers(self, columns: Sequence[str]) -> Tensor:
+        """Columns of the table, ``(N, K)`` float32; what is empty is NaN.
+
+        Raises:
+            ValueError: there is no table, or it lacks a column or a sample.
+        """
+        if self.table is None:
+            raise ValueError(
+                f"{', '.join(columns)} is to be learnt, and no table says it of the {self.split} split: give labels.path=FILE."
+            )
+        return torch.from_numpy(self.table.numbers(columns, [self.name(i) for i in range(len(self))]))
+
+    def some(self, count: int, seed: int) -> "Labelled":
+        """A budget of samples, whatever their classes; budgets of one seed are nested.
+
+        Args:
+            count: of samples.
+            seed: which ones.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(
+                f"{count} labels are asked for, and the {self.split} split has {len(self)}: ask for 1 to {len(self)}."
+            )
+        return self._of(self.rows[np.sort(keyed.permutation(len(self), _SUBSET, seed)[:count])])
+
+    def _of(self, rows: np.ndarray) -> "Labelled":
+        return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows, table=self.table)
+
     def subset(self, per_class: int, seed: int) -> "Labelled":
         """A labelled budget; budgets of one seed are nested: those of 1 per class are among those of 10.
 
@@ -115,8 +155,7 @@ class Labelled:
                     f"class that you ask for: ask for {len(positions)} at most."
                 )
             chosen.append(positions[keyed.permutation(len(positions), _SUBSET, seed, c)[:per_class]])
-        rows = self.rows[np.sort(np.concatenate(chosen))]
-        return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows)
+        return self._of(self.rows[np.sort(np.concatenate(chosen))])
 
     @cached_property
     def _unreadable(self) -> dict[int, str]:
@@ -142,8 +181,9 @@ class Labelled:
 
     def _image(self, position: int) -> Tensor:
         own = int(self.rows[position])
-        assert self.source.targets is not None
         alike = self.rows[(self.targets == self.targets[position]).numpy()]
+        if self.table is not None:  # its numbers belong to no other image
+            alike = alike[:0]
         for row in [own, *alike[alike > own].tolist(), *alike[alike < own].tolist()]:
             try:
                 image = self.source.read(row)
@@ -151,4 +191,6 @@ class Labelled:
                 self._bad.report(self.split, self.source, row, str(error))
                 continue
             return self._fitted(image)
+        if self.table is not None:
+            raise ValueError(f"{self.name(position)} cannot be read, and its numbers belong to no other image: leave it out.")
         raise ValueError(f"No {self.split} sample of class {self.classes[int(self.targets[position])]!r} can be read.")

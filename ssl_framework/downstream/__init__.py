@@ -22,7 +22,7 @@ from ssl_framework.downstream.heads import LinearHead
 from ssl_framework.downstream.module import DownstreamModule
 from ssl_framework.downstream.pooling import AttentionPooling, LastLayers, Pooling, TokenMean
 from ssl_framework.downstream.study import fit_and_measure
-from ssl_framework.downstream.tasks import Classification, Task
+from ssl_framework.downstream.tasks import Classification, MultiLabel, Ordinal, Regression, Task
 
 __all__ = [
     "AttentionPooling",
@@ -43,10 +43,13 @@ __all__ = [
     "Lora",
     "LpFt",
     "Moment",
+    "MultiLabel",
     "NormOnly",
+    "Ordinal",
     "Place",
     "Policy",
     "Pooling",
+    "Regression",
     "Surgical",
     "Task",
     "TokenMean",

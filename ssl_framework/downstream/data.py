@@ -1,7 +1,7 @@
 """Labelled splits as Lightning wants them: endless keyed batches to train on, and each sample once to measure on."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -54,6 +54,11 @@ class LabelledData(pl.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.position = 0
+        self._read: Callable[[Labelled], Tensor] = _classes
+
+    def attach(self, targets: Callable[[Labelled], Tensor]) -> None:
+        """What is learnt of each sample, ``(N, ...)`` in the order of a split; the labels of classes, if nobody says."""
+        self._read = targets
 
     @property
     def batches_per_epoch(self) -> float:
@@ -77,7 +82,7 @@ class LabelledData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless batches from `position` on."""
         order = EndlessOrder(len(self.train), self.batch_size, self.seed)
-        return self._loader(_Training(self.train, order, self.position, *self._place))
+        return self._loader(_Training(self.train, self._read(self.train), order, self.position, *self._place))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Each sample once."""
@@ -128,7 +133,7 @@ class LabelledData(pl.LightningDataModule):
         rank, world = self._place
         if len(split) < world:
             raise ValueError(f"a split of {len(split)} samples cannot be shared by {world} processes: use trainer.devices=1.")
-        return self._loader(_Measuring(split, -(-self.eval_batch_size // world), rank, world))
+        return self._loader(_Measuring(split, self._read(split), -(-self.eval_batch_size // world), rank, world))
 
     def _loader(self, stream: IterableDataset[Batch]) -> DataLoader[Batch]:
         return DataLoader(stream, batch_size=None, num_workers=self.workers)
@@ -142,8 +147,8 @@ class LabelledData(pl.LightningDataModule):
 class _Training(IterableDataset[Batch]):
     """This process's rows of the global batches `start`, `start` + 1, and so on."""
 
-    def __init__(self, split: Labelled, order: EndlessOrder, start: int, rank: int, world: int) -> None:
-        self.split, self.order, self.start = split, order, start
+    def __init__(self, split: Labelled, targets: Tensor, order: EndlessOrder, start: int, rank: int, world: int) -> None:
+        self.split, self.targets, self.order, self.start = split, targets, order, start
         self.share = order.batch_size // world
         self.mine = slice(rank * self.share, (rank + 1) * self.share)
 
@@ -151,14 +156,14 @@ class _Training(IterableDataset[Batch]):
         first, step = _worker()
         for k in itertools.count(self.start + first, step):
             rows, epoch = (torch.from_numpy(numbers[self.mine].copy()) for numbers in self.order.batch(k))
-            yield _batch(self.split, rows)._replace(epoch=epoch)
+            yield _batch(self.split, self.targets, rows)._replace(epoch=epoch)
 
 
 class _Measuring(IterableDataset[Batch]):
     """Every sample in one process only. The last batch is filled up, with index -1, so that all processes make equal steps."""
 
-    def __init__(self, split: Labelled, share: int, rank: int, world: int) -> None:
-        self.split, self.share, self.rank, self.world = split, share, rank, world
+    def __init__(self, split: Labelled, targets: Tensor, share: int, rank: int, world: int) -> None:
+        self.split, self.targets, self.share, self.rank, self.world = split, targets, share, rank, world
 
     def __iter__(self) -> Iterator[Batch]:
         first, step = _worker()
@@ -166,12 +171,16 @@ class _Measuring(IterableDataset[Batch]):
         for k in range(first, -(-count // size), step):
             rows = k * size + self.rank + self.world * torch.arange(self.share)
             rows = rows[: -(-(count - k * size) // self.world)]  # equally many in each process
-            batch = _batch(self.split, rows.clamp(max=count - 1))
+            batch = _batch(self.split, self.targets, rows.clamp(max=count - 1))
             yield batch._replace(index=torch.where(rows < count, batch.index, -1))
 
 
-def _batch(split: Labelled, rows: Tensor) -> Batch:
-    return Batch(split.images(rows), split.targets[rows], split.index[rows])
+def _batch(split: Labelled, targets: Tensor, rows: Tensor) -> Batch:
+    return Batch(split.images(rows), targets[rows], split.index[rows])
+
+
+def _classes(split: Labelled) -> Tensor:
+    return split.targets
 
 
 def _worker() -> tuple[int, int]:

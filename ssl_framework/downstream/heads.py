@@ -1,6 +1,8 @@
 """What is attached to an encoder whose last layers were taken off."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl_framework.types import Encoding
 
@@ -38,3 +40,58 @@ class LinearHead(nn.Module):
     def forward(self, encoding: Encoding) -> Tensor:
         """``(B, D)`` of `Encoding.pooled` to ``(B, outputs)``."""
         return self.linear(encoding.pooled)
+
+
+class MLPHead(nn.Module):
+    """Two layers with GELU between them, as wide inside as the embedding.
+
+    Args:
+        embed_dim: width ``D`` of the embedding.
+        outputs: numbers it returns for a sample.
+    """
+
+    def __init__(self, embed_dim: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, outputs))
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """``(B, D)`` of `Encoding.pooled` to ``(B, outputs)``."""
+        return self.layers(encoding.pooled)
+
+
+class CosineHead(nn.Module):
+    """Cosines between the embedding and a direction of each class, times a scale that is learnt.
+
+    Gidaris and Komodakis, 2018, https://arxiv.org/abs/1804.09458, section 3.2; the scale begins at 10, as in their code.
+
+    Args:
+        embed_dim: width ``D`` of the embedding.
+        outputs: classes.
+    """
+
+    def __init__(self, embed_dim: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.Linear(embed_dim, outputs, bias=False).weight.detach())
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """``(B, D)`` of `Encoding.pooled` to ``(B, outputs)``."""
+        return self.scale * F.linear(F.normalize(encoding.pooled, dim=1), F.normalize(self.weight, dim=1))
+
+
+class OrdinalHead(nn.Module):
+    """One direction, and a threshold between each two steps that begin in their order: CORAL, Cao et al., 2020, section 3.3.
+
+    Args:
+        embed_dim: width ``D`` of the embedding.
+        steps: of the scale.
+    """
+
+    def __init__(self, embed_dim: int, steps: int) -> None:
+        super().__init__()
+        self.direction = nn.Linear(embed_dim, 1, bias=False)
+        self.thresholds = nn.Parameter(torch.linspace(-1, 1, steps - 1))
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """``(B, D)`` of `Encoding.pooled` to logits ``(B, steps - 1)`` of being above each threshold."""
+        return self.direction(encoding.pooled) - self.thresholds

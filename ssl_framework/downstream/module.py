@@ -99,12 +99,12 @@ class DownstreamModule(pl.LightningModule):
             split: every sample counts once.
             batch_size: samples encoded at a time; the result does not depend on it.
         """
-        self._check(split)
+        targets = self._check(split)
         training = self.training
         self.eval()
         measures = self._new_measures().to(self.device)
-        for images, targets in split.batches(batch_size):
-            self._measure(measures, self(images.to(self.device)), targets.to(self.device))
+        for rows in torch.arange(len(split)).split(batch_size):
+            self._measure(measures, self(split.images(rows).to(self.device)), targets[rows].to(self.device))
         self.train(training)
         return {name: float(value) for name, value in _computed(measures).items()}
 
@@ -128,6 +128,7 @@ class DownstreamModule(pl.LightningModule):
             run.keep_channels_last(self)
         if self._data is None:
             raise ValueError("a DownstreamModule reads LabelledData(train, val, test): trainer.fit(module, LabelledData(...)).")
+        self._data.attach(self.task.targets)
         for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):
             if split is not None:
                 self._check(split)
@@ -270,7 +271,7 @@ class DownstreamModule(pl.LightningModule):
             if name == "loss":
                 metric.update(self.task.loss(outputs, targets), weight=len(targets))
             else:
-                metric.update(outputs, targets)
+                metric.update(*self.task.readout(outputs, targets))
 
     def _report(self, split: str) -> None:
         measures = cast(nn.ModuleDict, self.measures[split])
@@ -280,14 +281,17 @@ class DownstreamModule(pl.LightningModule):
     def _new_measures(self) -> nn.ModuleDict:
         return nn.ModuleDict({"loss": MeanMetric(nan_strategy="error"), **self.task.metrics()})
 
-    def _check(self, split: Labelled) -> None:
-        self.task.check(split.targets)
+    def _check(self, split: Labelled) -> Tensor:
+        """The split's targets, if they and its images are what this module takes."""
+        targets = self.task.targets(split)
+        self.task.check(targets)
         channels, expected = split.images([0]).shape[1], len(self.views.mean)
         if channels != expected:
             raise ValueError(
                 f"the encoder was pretrained on {expected} channels and these images have {channels}: "
                 f"read them with data.channels={expected}, or take an encoder for {channels}."
             )
+        return targets
 
     def _lr_scale(self, name: str) -> float:
         part, _, rest = name.partition(".")

@@ -63,7 +63,14 @@ def fit_and_measure(
         task on test ("accuracy", "loss").
     """
     module = DownstreamModule(
-        encoder, task, freezing=freezing, optimizer=optimizer, preprocessing=preprocessing, cut=cut, views=views, seed=seed
+        encoder,
+        task.prepared(task.targets(train)),
+        freezing=freezing,
+        optimizer=optimizer,
+        preprocessing=preprocessing,
+        cut=cut,
+        views=views,
+        seed=seed,
     )
     data = LabelledData(train, batch_size=batch_size, seed=seed)
     seconds = _fit(module, data, steps=steps, accelerator=accelerator, precision=precision)

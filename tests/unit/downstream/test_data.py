@@ -51,7 +51,7 @@ def test_few_labels_make_a_smaller_batch():
 @pytest.mark.parametrize("count", [3, 7, 12, 13])
 def test_measuring_counts_each_sample_once_in_equal_steps(count, world):
     split = make_split(count)
-    ranks = [list(_Measuring(split, 2, rank, world)) for rank in range(world)]
+    ranks = [list(_Measuring(split, split.targets, 2, rank, world)) for rank in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
     for together in zip(*ranks, strict=True):
         assert len({len(batch.index) for batch in together}) == 1

@@ -1,0 +1,83 @@
+"""What phase 2 asks of a task: targets of a split, a head, a loss, metrics. A task holds plain numbers only."""
+
+import dataclasses
+import re
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from ssl_framework.data import Labelled
+
+_SHOWN = 3  # names in an error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A supervised task on top of an encoder. It fits in a checkpoint. A subclass says everything but `state`."""
+
+    def targets(self, split: Labelled) -> Tensor:
+        """What is to be said of each sample, ``(N, ...)`` in the order of the split.
+
+        Raises:
+            ValueError: the split does not have it, or some of it is no number.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns: define targets(split).")
+
+    def prepared(self, targets: Tensor) -> Self:
+        """The task with what it takes from the training targets: their scale, how often a class occurs."""
+        return self
+
+    def check(self, targets: Tensor) -> None:
+        """Look at all targets of a split before anything runs.
+
+        Raises:
+            ValueError: they do not belong to this task.
+        """
+
+    def head(self, embed_dim: int) -> nn.Module:
+        """A new head that turns an `Encoding` of width `embed_dim` into outputs ``(B, ...)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no head: define head(embed_dim).")
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the batch, ``()``."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss: define loss(outputs, targets).")
+
+    def metrics(self) -> dict[str, Metric]:
+        """New metrics by name; ``update`` takes what `readout` returns."""
+        raise NotImplementedError(f"{type(self).__name__} has no metrics: define metrics().")
+
+    def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and targets as the metrics take them: in the units of the data."""
+        return outputs, targets
+
+    @property
+    def kind(self) -> str:
+        """Its name on the command line: ``MultiLabel`` is ``multi_label``."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers and strings that tell this task from another."""
+        return {"kind": self.kind, **_plain(dataclasses.asdict(self))}
+
+
+def finite(values: Tensor, split: Labelled, what: str) -> Tensor:
+    """Refuse targets that are no numbers.
+
+    Raises:
+        ValueError: names the first samples.
+    """
+    wrong = (~values.isfinite()).flatten(1).any(1) if values.ndim > 1 else ~values.isfinite()
+    if wrong.any():
+        rows = torch.nonzero(wrong)[:, 0].tolist()
+        names = ", ".join(split.name(row) for row in rows[:_SHOWN]) + (", ..." if len(rows) > _SHOWN else "")
+        raise ValueError(
+            f"{what} of {len(rows)} of {len(split)} {split.split} samples is NaN or infinite ({names}): leave these samples "
+            "out, or fill in what is missing."
+        )
+    return values
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,155 @@
+"""Tasks whose targets are classes: one of several for each sample, or any number of them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAUROC, MultilabelAveragePrecision, MultilabelF1Score
+
+from ssl_framework.data import Labelled
+from ssl_framework.downstream.heads import CosineHead, LinearHead, MLPHead
+from ssl_framework.downstream.tasks.base import Task, finite
+
+Head = Literal["linear", "mlp", "cosine"]
+Weights = Literal["none", "inverse", "effective"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Task):
+    """One of several classes for each sample.
+
+    Args:
+        num_classes: how many, from the facts of the data.
+        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016, arXiv 1512.00567).
+        head_kind: "linear"; "mlp", with one hidden layer; "cosine", where the length of a vector does not count (Gidaris and
+            Komodakis, 2018, https://arxiv.org/abs/1804.09458).
+        class_weights: of the loss, for classes that occur more or less often: "none"; "inverse" of their frequency;
+            "effective", the inverse of their effective number (Cui et al., 2019, https://arxiv.org/abs/1901.05555), which tames
+            rare ones.
+        frequencies: how often each class occurs; found in the training targets.
+    """
+
+    num_classes: int
+    label_smoothing: float = 0.0
+    head_kind: Head = "linear"
+    class_weights: Weights = "none"
+    frequencies: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(
+                f"num_classes={self.num_classes}: telling classes apart needs at least 2. Check the labels of the data."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1).")
+        if self.head_kind not in ("linear", "mlp", "cosine"):
+            raise ValueError(f"task.head_kind={self.head_kind}: choose linear, mlp or cosine.")
+        if self.class_weights not in ("none", "inverse", "effective"):
+            raise ValueError(f"task.class_weights={self.class_weights}: choose none, inverse or effective.")
+
+    def targets(self, split: Labelled) -> Tensor:
+        """``(N,)`` int64 labels."""
+        return split.targets
+
+    def prepared(self, targets: Tensor) -> Self:
+        """With the frequencies of the classes, if they weigh."""
+        if self.class_weights == "none":
+            return self
+        return dataclasses.replace(self, frequencies=tuple(targets.bincount(minlength=self.num_classes).tolist()))
+
+    def head(self, embed_dim: int) -> nn.Module:
+        """On the pooled vector."""
+        kinds = {"linear": LinearHead, "mlp": MLPHead, "cosine": CosineHead}
+        return kinds[self.head_kind](embed_dim, self.num_classes)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of logits ``(B, num_classes)`` and labels ``(B,)``; weighted, the mean of the batch's weights is 1."""
+        if not self.frequencies:
+            return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
+        weights = torch.tensor(weights_of(self.frequencies, self.class_weights), device=outputs.device)
+        each = F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing, reduction="none")
+        return (weights[targets] * each).mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Share of samples whose largest logit is the right one, and the mean of the classes' shares."""
+        return {
+            "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
+            "balanced_accuracy": MulticlassAccuracy(self.num_classes, average="macro", validate_args=False),
+        }
+
+    def check(self, targets: Tensor) -> None:
+        """Labels are whole numbers from 0 to ``num_classes - 1``, and at least two differ."""
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= self.num_classes:
+            raise ValueError(
+                f"labels run from {low} to {high}, and a head of {self.num_classes} classes takes 0 to {self.num_classes - 1}. "
+                "Give num_classes as the data has them (task.num_classes=null reads it from the data)."
+            )
+        if low == high:
+            raise ValueError(f"every label is {low}: there is nothing to learn from one class. Check the labels of the data.")
+
+
+def weights_of(frequencies: Sequence[int], kind: Weights) -> list[float]:
+    """The weight of each class, so that the mean over all samples is 1; a class that does not occur has none.
+
+    "inverse": ``1 / n``. "effective": ``(1 - b) / (1 - b ** n)`` with ``b = 1 - 1 / N`` of N samples (Cui et al., equation 12;
+    there b is one of 0.9 to 0.9999).
+    """
+    total = sum(frequencies)
+    rest = 1 - 1 / total
+    raw = [0.0 if n == 0 else 1 / n if kind == "inverse" else (1 - rest) / (1 - rest**n) for n in frequencies]
+    scale = total / math.fsum(weight * n for weight, n in zip(raw, frequencies, strict=True))
+    return [scale * weight for weight in raw]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiLabel(Task):
+    """Any number of classes for each sample, each by itself: columns of 0 and 1.
+
+    Args:
+        columns: of the table, one a class.
+    """
+
+    columns: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("task.columns=[]: name the columns of 0 and 1, one a class.")
+
+    def targets(self, split: Labelled) -> Tensor:
+        """``(N, C)`` float32 of 0 and 1."""
+        return finite(split.numbers(self.columns), split, f"task.columns={list(self.columns)}")
+
+    def check(self, targets: Tensor) -> None:
+        """Only 0 and 1, and both of them somewhere."""
+        odd = targets[(targets != 0) & (targets != 1)]
+        if len(odd):
+            raise ValueError(f"task.columns={list(self.columns)}: labels are 0 or 1, and there is {odd[0]:g}.")
+        if bool((targets == targets[:1]).all()):
+            raise ValueError(f"task.columns={list(self.columns)}: every sample has the same labels; there is nothing to learn.")
+
+    def head(self, embed_dim: int) -> nn.Module:
+        """One linear layer on the pooled vector."""
+        return LinearHead(embed_dim, len(self.columns))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy of logits and labels, ``(B, C)`` both."""
+        return F.binary_cross_entropy_with_logits(outputs.float(), targets)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Means over classes: average precision, area under the ROC curve, F1 at a probability of one half."""
+        count = len(self.columns)
+        return {
+            "mean_average_precision": MultilabelAveragePrecision(count, validate_args=False),
+            "auroc": MultilabelAUROC(count, validate_args=False),
+            "f1": MultilabelF1Score(count, validate_args=False),
+        }
+
+    def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and labels as whole numbers."""
+        return outputs.float(), targets.int()
