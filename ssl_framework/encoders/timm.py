@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_framework.encoders.attention import prefix_pattern
 from ssl_framework.encoders.base import EncoderModule, Plain, as_tokens, height_width
+from ssl_framework.encoders.layouts import to_timm
 from ssl_framework.encoders.weights import load_strictly, read_tensors
 from ssl_framework.machine import plain_attention_is_faster
 from ssl_framework.types import Encoding
@@ -227,8 +228,10 @@ def timm_encoder(
         in_chans: channels of the images.
         img_size: height and width, one number or two; CNNs take any size later, plain vision transformers too.
         pretrained: load timm's weights, adapted by timm to `in_chans` and `img_size`; downloads them.
-        weights: a local file with weights of exactly this architecture (``.safetensors``, or ``.pth`` of plain tensors);
-            a classifier in it is left out, anything else that does not fit is an error.
+        weights: a local file with weights of exactly this architecture (``.safetensors``, or ``.pth`` and ``.ckpt`` of plain
+            tensors), or the directory of a Hugging Face model. Names of torchvision, lightly, solo-learn, stable-pretraining,
+            DINOv2, MAE and Hugging Face are known, see `layouts`. A classifier and other parts than the encoder are left
+            out, anything else that does not fit is an error.
         small_stem: for ResNets: a 3x3 convolution with stride 1 and no pooling, for small images (SimCLR, Appendix B.9).
         drop_path: rate of stochastic depth at the last layer.
         pool: what `pooled` is in a plain vision transformer: the class token, or the mean of the others, both after the final
@@ -255,7 +258,8 @@ def timm_encoder(
         raise ValueError(f"{name} is not a plain vision transformer: leave out pool={pool} and pos_embed={pos_embed}.")
     encoder = TimmViT(model, pos_embed) if plain_vit else TimmEncoder(model)
     if weights is not None:
-        load_strictly(model, _without_classifier(read_tensors(weights), name), weights)
+        mapped = to_timm(read_tensors(weights))
+        load_strictly(model, _without_classifier(mapped.tensors, name), f"{weights} (named as by {mapped.layout})")
     return encoder.named(
         "timm_encoder",
         name=name,

@@ -14,7 +14,9 @@ _WRAPPERS = ("state_dict", "model")  # where training scripts put the weights in
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, on the CPU. No code in it is run.
+    """The tensors of a ``.safetensors``, ``.pth``, ``.pt``, ``.ckpt`` or ``.bin`` file, on the CPU. No code in it is run.
+
+    Of the directory of a Hugging Face model, those of ``model.safetensors`` or ``pytorch_model.bin``.
 
     Raises:
         ValueError: no such file, a damaged one, or one that holds more than tensors.
@@ -22,6 +24,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if "://" in str(path):
         raise ValueError(f"{path} is an address: download the file yourself, check it, and give its path.")
     path = Path(path)
+    if path.is_dir():  # of a Hugging Face model
+        path = next((file for file in (path / "model.safetensors", path / "pytorch_model.bin") if file.is_file()), path)
     if not path.is_file():
         raise ValueError(f"There is no weight file {path}: check the path.")
     try:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sklearn.datasets import load_digits
 
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.checkpoint.training import checkpoints
@@ -122,6 +123,31 @@ def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Pa
     assert audit["freezing"]["kind"] == freezing
     assert audit["encoder"]["tensors"] == audit["encoder"]["tensors_expected"] > 0
     assert audit["stages"][0]["trainable_parameters"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "metrics"),
+    [
+        ("task=regression task.columns=[ink]", {"mean_absolute_error", "r2"}),
+        ("task=ordinal task.column=tenth", {"mean_absolute_error", "weighted_kappa"}),
+        ("task=multi_label task.columns=[dark,wide]", {"mean_average_precision", "auroc", "f1"}),
+        ("task.class_weights=effective task.head_kind=mlp", {"accuracy", "balanced_accuracy"}),
+    ],
+)
+def test_downstream_learns_tasks_of_a_table(run: Path, tmp_path: Path, words: str, metrics: set[str]) -> None:
+    """How much ink a digit has, in three ways."""
+    images = load_digits().images
+    ink = images.sum((1, 2))
+    wide = (images > 8).any(1).sum(1) > 4
+    lines = [
+        f"{i},{x:.1f},{min(9, int(x // 60))},{int(x > 310)},{int(w)}" for i, (x, w) in enumerate(zip(ink, wide, strict=True))
+    ]
+    (tmp_path / "ink.csv").write_text("\n".join(["row,ink,tenth,dark,wide", *lines]) + "\n")
+    said = [f"from_run={run}", f"labels.path={tmp_path / 'ink.csv'}", "labels.count=200", *words.split()]
+    said += ["debug=short", "trainer.progress_bar=false", "trainer=cpu"]
+    rows = downstream.run(compose.compose("downstream", said, folder=str(tmp_path / "d")))["rows"]
+    assert [(row["seed"], row["budget"]) for row in rows] == [(0, 200), (1, 200)]
+    assert all(metrics <= row.keys() for row in rows)
 
 
 def test_the_demo_makes_its_table_and_pictures(tmp_path: Path) -> None:
