@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssl_framework.encoders.attention import prefix_pattern
 from ssl_framework.encoders.base import EncoderModule, Plain, as_tokens, height_width
-from ssl_framework.encoders.layouts import to_timm
+from ssl_framework.encoders.layouts import LAYOUTS, to_timm
 from ssl_framework.encoders.weights import load_strictly, read_tensors
 from ssl_framework.machine import plain_attention_is_faster
 from ssl_framework.types import Encoding
@@ -259,7 +259,8 @@ def timm_encoder(
     encoder = TimmViT(model, pos_embed) if plain_vit else TimmEncoder(model)
     if weights is not None:
         mapped = to_timm(read_tensors(weights))
-        load_strictly(model, _without_classifier(mapped.tensors, name), f"{weights} (named as by {mapped.layout})")
+        named = "" if mapped.layout == LAYOUTS[-1].name else f" (named as by {mapped.layout})"
+        load_strictly(model, _without_classifier(mapped.tensors, name), f"{weights}{named}")
     return encoder.named(
         "timm_encoder",
         name=name,
