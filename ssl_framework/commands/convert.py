@@ -26,7 +26,9 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     node, channels = settings["encoder"], settings["channels"]
     if not node.get("weights") and not node.get("pretrained"):
-        raise ValueError("convert needs weights: give encoder.weights=FILE, or encoder.pretrained=true, which downloads timm's.")
+        raise ValueError(
+            "convert needs weights: give encoder.weights=FILE, or encoder.pretrained=true, which downloads timm's."
+        )
     preprocessing = {**_normalisation(settings), "size": list(settings["size"]), "channels": channels}
     known = {"in_chans": channels, "img_size": list(settings["size"])}
     made: EncoderModule = build.make({**node, **{key: value for key, value in known.items() if key in node}})

@@ -129,7 +129,7 @@ def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Pa
     ("words", "metrics"),
     [
         ("task=regression task.columns=[ink]", {"mean_absolute_error", "r2"}),
-        ("task=ordinal task.column=tenth", {"mean_absolute_error", "weighted_kappa"}),
+        ("task=ordinal task.column=tenth task.steps=10", {"mean_absolute_error", "weighted_kappa"}),
         ("task=multi_label task.columns=[dark,wide]", {"mean_average_precision", "auroc", "f1"}),
         ("task.class_weights=effective task.head_kind=mlp", {"accuracy", "balanced_accuracy"}),
     ],

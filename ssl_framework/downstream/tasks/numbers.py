@@ -106,8 +106,12 @@ class Ordinal(Task):
 
     def check(self, targets: Tensor) -> None:
         """Steps that there are, and at least two of them."""
-        if self.steps and int(targets.max()) >= self.steps:
-            raise ValueError(f"task.column={self.column}: there is step {int(targets.max())}, and task.steps={self.steps}.")
+        last = int(targets.max())
+        if self.steps and last >= self.steps:
+            raise ValueError(
+                f"task.column={self.column}: there is step {last}, and the head knows 0 to {self.steps - 1}: give "
+                f"task.steps={last + 1}, if the labels to learn from lack the last ones."
+            )
         if int(targets.min()) == int(targets.max()):
             raise ValueError(f"task.column={self.column}: every sample is at step {int(targets.min())}; nothing can be learnt.")
 
