@@ -15,6 +15,7 @@ from ssl_framework.commands.errors import StoppedError
 from ssl_framework.data import DataModule, Labelled, Table
 from ssl_framework.downstream import DownstreamModule, LabelledData, Task
 from ssl_framework.encoders import random_like
+from ssl_framework.evaluation import depth_curve
 from ssl_framework.run import compile_in_place
 from ssl_framework.types import Facts, ViewMaker
 from ssl_framework.views.preprocessing import plain
@@ -39,6 +40,7 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings["seeds"] < 1:
         raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
     _check_budget(settings["labels_per_class"])
+    _check_cut(settings)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
@@ -61,7 +63,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     budget, options = settings["labels_per_class"], settings["trainer"]
     inside = home if settings["seeds"] == 1 else home / f"seed-{seed}"
     labelled = split(settings, data, seed)
-    made = module(settings, loaded, data.facts, seed, labelled.train)
+    cut = _cut(settings, loaded, data.facts, labelled.train, seed, inside)
+    made = module({**settings, "cut": cut}, loaded, data.facts, seed, labelled.train)
     compile_in_place(cast(nn.Module, made.encoder), options["compile"])
     saver = SaveRun(
         options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
@@ -75,6 +78,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
             raise
         raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
     metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
+    if settings["cut"] == "auto":
+        metrics["cut"] = cut
     budget = settings["labels"]["count"] or budget
     folder.write_audit(inside, made.audit.report())
     say(made.audit.line())
@@ -84,6 +89,33 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
 def _check_budget(budget: Any) -> None:
     if budget not in (None, "all") and (not isinstance(budget, int) or budget < 1):
         raise ValueError(f"labels_per_class={budget}: give a whole number from 1, or all.")
+
+
+def _check_cut(settings: Settings) -> None:
+    cut = settings["cut"]
+    if cut == "auto" and settings["scratch"]:
+        raise ValueError("cut=auto asks a pretrained encoder which of its layers to keep; with scratch=true say cut=N.")
+    if cut != "auto" and (not isinstance(cut, int) or cut < 0):
+        raise ValueError(f"cut={cut}: give a number of layers from 0, or auto.")
+
+
+def _cut(settings: Settings, loaded: Loaded, facts: Facts, train: Labelled, seed: int, home: Path) -> int:
+    """Layers to take off; chosen by what the training labels say, with a picture of it in the run folder."""
+    if settings["cut"] != "auto":
+        return settings["cut"]
+    encoder, accelerator = loaded.encoder, settings["trainer"]["accelerator"]
+    targets = task_of(settings, facts, train).targets(train)
+    curve = depth_curve(
+        encoder, train, plain(**loaded.preprocessing).center, targets, seed=seed, device=build.device(accelerator)
+    )
+    say(curve.reason)
+    if folder.is_first():
+        picture = report.depth_curve(
+            curve.mean, curve.standard_error, bar=curve.bar, chosen=curve.chosen, measure=curve.measure
+        )
+        report.save(picture, home / "cut.png")
+    folder.write_depths(home, {"cut": curve.cut, "measure": curve.measure, "folds": curve.scores.tolist(), "bar": curve.bar})
+    return curve.cut
 
 
 def split(settings: Settings, data: DataModule, seed: int) -> LabelledData:

@@ -18,6 +18,9 @@ HINTS = {
     "data.path": ": where the data lies",
 }
 
+_WORDS = {"cut": ("auto",)}
+"""Words that a key with a number takes as well."""
+
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` was most likely meant to be."""
@@ -158,8 +161,9 @@ def _check_kind(key: str, value: Any, default: Any, *, sweep: bool) -> None:
     wrong = isinstance(value, str) and not value.startswith("${")
     if wrong and isinstance(default, bool):
         raise ValueError(f"{key}={value}: must be true or false.")
-    if wrong and isinstance(default, int | float):
-        raise ValueError(f"{key}={value}: must be a number, such as {default}.")
+    if wrong and isinstance(default, int | float) and value not in _WORDS.get(key, ()):
+        words = "".join(f", or {word}" for word in _WORDS.get(key, ()))
+        raise ValueError(f"{key}={value}: must be a number, such as {default}{words}.")
 
 
 def _has(cfg: DictConfig, key: str) -> bool:

@@ -141,6 +141,12 @@ def write_audit(folder: Path, report: Any) -> None:
     write_json(folder / "audit.json", report)
 
 
+@rank_zero_only
+def write_depths(folder: Path, curve: Any) -> None:
+    """``cut.json`` of a transfer that chose its cut, by one process."""
+    write_json(folder / "cut.json", curve)
+
+
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)

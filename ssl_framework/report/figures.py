@@ -177,6 +177,31 @@ def label_efficiency(rows: Iterable[Row], value: str = "accuracy") -> Figure:
     return picture
 
 
+def depth_curve(mean: Tensor, error: Tensor, *, bar: float, chosen: int, measure: str = "accuracy") -> Figure:
+    """What a probe reaches on each layer of an encoder, and the layer that was kept as the last.
+
+    Args:
+        mean: ``(L,)`` score of each layer.
+        error: ``(L,)`` its standard error.
+        bar: what a layer must reach.
+        chosen: the layer, from 0.
+        measure: of the scores; "accuracy" is shown in per cent.
+    """
+    percent = 100.0 if measure == "accuracy" else 1.0
+    layers, score = np.arange(1, len(mean) + 1), percent * mean.numpy()
+    picture = style.figure(max(5.2, 0.45 * len(mean)), 3.6)
+    unit = f"{measure} (%)" if measure == "accuracy" else measure
+    axes = style.dress(picture.subplots(), "Which layer to keep as the last", x="layer, from the input", y=f"probe: {unit}")
+    look: dict[str, Any] = {"color": style.PALETTE[0], "marker": "o", "markersize": 5, "linewidth": 1.8, "capsize": 3}
+    axes.errorbar(layers, score, yerr=percent * error.numpy(), **look, label="mean and standard error over folds")
+    axes.axhline(percent * bar, color=style.MUTED, linestyle="--", linewidth=1.2, label="best, less its standard error")
+    place = (layers[chosen], score[chosen])
+    axes.plot(*place, marker="o", markersize=13, color=style.PALETTE[2], fillstyle="none", linestyle="none", label="kept")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_outside(picture, axes)
+    return picture
+
+
 def _column(rows: Sequence[dict[str, str]], name: str) -> Curve:
     filled = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) and row.get("step")]
     table = np.array(filled, dtype=np.float64).reshape(-1, 2)

@@ -125,6 +125,23 @@ def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Pa
     assert audit["stages"][0]["trainable_parameters"] > 0
 
 
+def test_downstream_chooses_its_cut(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"from_run={run}", "cut=auto", "labels_per_class=5", "debug=short", "trainer.progress_bar=false", "trainer=cpu"]
+    rows = downstream.run(compose.compose("downstream", words, folder=str(tmp_path / "d")))["rows"]
+    said = capsys.readouterr().out
+    for row in rows:
+        inside = tmp_path / "d" / f"seed-{row['seed']}"
+        chosen = json.loads((inside / "cut.json").read_text())
+        assert row["cut"] == chosen["cut"]
+        assert len(chosen["folds"]) == 5
+        assert (inside / "cut.png").stat().st_size > 1000
+        assert f"cut={chosen['cut']}: " in said
+    with pytest.raises(ValueError, match=r"with scratch=true say cut=N"):
+        downstream.run(compose.compose("downstream", [*words, "scratch=true"], folder=str(tmp_path / "e")))
+    with pytest.raises(ValueError, match=r"cut=-1: give a number of layers from 0, or auto"):
+        downstream.run(compose.compose("downstream", [*words, "cut=-1"], folder=str(tmp_path / "e")))
+
+
 @pytest.mark.parametrize(
     ("words", "metrics"),
     [

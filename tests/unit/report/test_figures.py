@@ -113,6 +113,17 @@ def test_label_efficiency_draws_means_and_intervals():
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1 label/class", "10 labels/class"]
 
 
+def test_a_depth_curve_shows_what_was_kept_and_why():
+    mean, error = torch.tensor([0.5, 0.9, 0.85]), torch.tensor([0.01, 0.02, 0.03])
+    axes = report.depth_curve(mean, error, bar=0.88, chosen=1).axes[0]
+    line, _, (bars,) = axes.containers[0].lines
+    assert line.get_ydata() == pytest.approx([50, 90, 85])
+    assert bars.get_segments()[2][:, 1] == pytest.approx([82, 88])
+    dashed, ring = axes.get_lines()[-2:]
+    assert dashed.get_ydata()[0] == pytest.approx(88)
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (2, pytest.approx(90))
+
+
 def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
     picture = report.label_efficiency([{"method": "a", "budget": 1, "seed": 0, "accuracy": 0.5}])
     path = report.save(picture, tmp_path / "pictures" / "a.png")
