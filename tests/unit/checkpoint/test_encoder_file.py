@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(saved, monkeypatch):
     def full(_handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(encoder_file.os, "fsync", full)
+    monkeypatch.setattr(pair.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_encoder(resnet_micro(in_chans=1), saved, preprocessing=PREPROCESSING, history={})
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
