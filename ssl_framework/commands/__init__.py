@@ -8,6 +8,7 @@ VERBS: dict[str, str] = {
     "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",
     "evaluate": "measure a frozen encoder by kNN and linear probe, beside its floors",
     "embed": "write embeddings with ids and labels, as .npz or .parquet",
+    "predict": "what a model of downstream says of a folder of images, as .csv or .parquet",
     "convert": "make an encoder file of weights of timm, torchvision, lightly, solo-learn, Hugging Face and others",
     "tasks": "list the pretext tasks: what they predict, and what keeps them from collapse",
     "demo": "pretrain and transfer on handwritten digits, and show that it paid, in under 3 minutes",

@@ -82,6 +82,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
         metrics["cut"] = cut
     budget = settings["labels"]["count"] or budget
     folder.write_audit(inside, made.audit.report())
+    if folder.is_first():
+        made.save_head(inside)
     say(made.audit.line())
     return {"method": _method(settings), "budget": "all" if budget is None else budget, "seed": seed, **metrics}
 
@@ -176,6 +178,7 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: L
         seed=seed,
         channels_last=settings["trainer"]["channels_last"],
     )
+    made.classes = facts.classes
     made.audit.facts["encoder"] = {
         "file": settings["encoder_file"],
         **({"scratch": True} if settings["scratch"] else loaded.facts),

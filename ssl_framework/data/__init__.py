@@ -4,6 +4,7 @@ from ssl_framework.data.arrays import ArraySource, arrays
 from ssl_framework.data.cifar10 import cifar10
 from ssl_framework.data.datamodule import DataModule, Options
 from ssl_framework.data.digits import digits
+from ssl_framework.data.encoded import fit
 from ssl_framework.data.folder import FolderSource, folder
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.parquet import ParquetSource, parquet
@@ -21,6 +22,7 @@ __all__ = [
     "arrays",
     "cifar10",
     "digits",
+    "fit",
     "folder",
     "parquet",
     "torchvision_dataset",

@@ -22,7 +22,7 @@ from ssl_framework.downstream.heads import LinearHead
 from ssl_framework.downstream.module import DownstreamModule
 from ssl_framework.downstream.pooling import AttentionPooling, LastLayers, Pooling, TokenMean
 from ssl_framework.downstream.study import fit_and_measure
-from ssl_framework.downstream.tasks import Classification, MultiLabel, Ordinal, Regression, Task
+from ssl_framework.downstream.tasks import Classification, MultiLabel, Ordinal, Prediction, Regression, Task
 
 __all__ = [
     "AttentionPooling",
@@ -49,6 +49,7 @@ __all__ = [
     "Place",
     "Policy",
     "Pooling",
+    "Prediction",
     "Regression",
     "Surgical",
     "Task",

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self, cast
 
 import pytorch_lightning as pl
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from ssl_framework import keyed, machine, run
+from ssl_framework.checkpoint import load_model, save_encoder, save_head
 from ssl_framework.data import Labelled
+from ssl_framework.downstream import pooling as poolings
+from ssl_framework.downstream import tasks
 from ssl_framework.downstream.audit import Audit
 from ssl_framework.downstream.data import LabelledData
-from ssl_framework.downstream.freezing import Freezer, Moment, Policy
+from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
 from ssl_framework.downstream.heads import PooledHead
 from ssl_framework.downstream.pooling import Pooling
-from ssl_framework.downstream.tasks import Task
-from ssl_framework.encoders import refresh
+from ssl_framework.downstream.tasks import Prediction, Task
+from ssl_framework.encoders import load_strictly, refresh
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Batch, Encoder, ViewMaker
 from ssl_framework.views.preprocessing import plain
@@ -84,12 +88,71 @@ class DownstreamModule(pl.LightningModule):
             self.head = _head(task, self.pooling, self.encoder, example)
             self.freezer = Freezer(freezing, self.encoder, example)
         self.audit = Audit(self.freezer, self.head)
+        self.classes: tuple[str, ...] | None = None
         self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` uint8 images, of any one size, to the head's outputs ``(B, ...)``."""
         return self.head(self.encoder(self.views.center(images), layers=self.head.layers))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model that a run of ``downstream`` left, or `save`, in evaluation mode: for `predict`.
+
+        Raises:
+            ValueError: something is missing, damaged, or of another model.
+        """
+        found = load_model(folder)
+        module = cls(
+            found.encoder.encoder,
+            tasks.restored(found.task),
+            freezing=Frozen(),
+            preprocessing=found.encoder.preprocessing,
+            pooling=poolings.restored(found.pooling),
+        )
+        load_strictly(module.head, found.tensors, f"{Path(folder) / 'head.safetensors'}")
+        module.classes = found.classes
+        return module.eval()
+
+    def save(self, folder: str | Path, history: Mapping[str, Any] | None = None) -> None:
+        """Write encoder and head, what `load` reads.
+
+        Args:
+            folder: where.
+            history: plain values worth keeping.
+        """
+        images = {"mean": self.views.mean, "std": self.views.std, "size": self.views.size, "channels": len(self.views.mean)}
+        save_encoder(self.exported(), folder, preprocessing=images, history=history or {})
+        self.save_head(folder)
+
+    def save_head(self, folder: str | Path) -> None:
+        """Write the head beside the encoder, which is there already."""
+        state = {"task": self.task.state(), "pooling": self.pooling.state()}
+        save_head(self.head.state_dict(), folder, **state, classes=self.classes)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch_size: int = 512) -> Prediction:
+        """What the model says of images, in evaluation mode.
+
+        Args:
+            images: ``(N, C, H, W)`` uint8, of any one size; they are brought to the size that the encoder knows.
+            batch_size: images encoded at a time; the result does not depend on it.
+
+        Raises:
+            ValueError: they are no uint8 images of the encoder's channels.
+        """
+        channels = len(self.views.mean)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels or len(images) == 0:
+            raise ValueError(
+                f"images are {images.dtype} {tuple(images.shape)}: give uint8 of (N, {channels}, H, W), N at least 1, from 0 "
+                "to 255; the model normalises them itself."
+            )
+        training = self.training
+        self.eval()
+        outputs = torch.cat([self(part.to(self.device)).cpu() for part in images.split(batch_size)])
+        self.train(training)
+        return self.task.predicted(outputs)
 
     @torch.no_grad()
     def measure(self, split: Labelled, batch_size: int = 512) -> dict[str, float]:

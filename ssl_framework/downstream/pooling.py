@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,6 +103,25 @@ class LastLayers(Pooling):
         if self.mean:
             _tokens(seen, "last_layers with mean")
         return VectorsOfLayers(self.mean)
+
+
+def restored(state: Mapping[str, Any]) -> Pooling:
+    """The pooling that said this of itself, `Pooling.state`.
+
+    Raises:
+        ValueError: it is none of ours, or has other numbers.
+    """
+    numbers = dict(state)
+    kinds = {"pooling": Pooling, "token_mean": TokenMean, "attention_pooling": AttentionPooling, "last_layers": LastLayers}
+    kind = kinds.get(str(numbers.pop("kind", None)))
+    if kind is None:
+        raise ValueError(
+            f"the pooling {state.get('kind')!r} is not one of {', '.join(kinds)}: it was saved by another version."
+        )
+    try:
+        return kind(**numbers)
+    except TypeError as error:
+        raise ValueError(f"the pooling {state['kind']} was saved with other numbers ({error}): by another version.") from error
 
 
 class Pooled(nn.Module):

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.checkpoint.training import checkpoints
-from ssl_framework.commands import compose, demo, downstream, embed, evaluate, pretrain
+from ssl_framework.commands import compose, demo, downstream, embed, evaluate, predict, pretrain
 from ssl_framework.commands.explain import choices_in
 from ssl_framework.commands.quiet import quiet
+from ssl_framework.data import FolderSource, fit
+from ssl_framework.downstream import DownstreamModule
 from ssl_framework.metrics import paired_interval
 from support import light
 
@@ -123,6 +127,41 @@ def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Pa
     assert audit["freezing"]["kind"] == freezing
     assert audit["encoder"]["tensors"] == audit["encoder"]["tensors_expected"] > 0
     assert audit["stages"][0]["trainable_parameters"] > 0
+
+
+def test_predict_writes_a_line_for_each_image(run: Path, tmp_path: Path) -> None:
+    words = [f"from_run={run}", "labels_per_class=5", "debug=short", "trainer.progress_bar=false", "trainer=cpu"]
+    downstream.run(compose.compose("downstream", [*words, "seeds=1"], folder=str(tmp_path / "d")))
+    images = tmp_path / "images" / "new"
+    images.mkdir(parents=True)
+    for number, image in enumerate(load_digits().images[:5]):
+        Image.fromarray((image * 15).astype(np.uint8)).resize((8 + number, 9)).save(images / f"{number}.png")
+    (images / "9.png").write_bytes(b"no image")
+    said = [f"model={tmp_path / 'd'}", f"input={tmp_path / 'images'}", "batch_size=4", "accelerator=cpu"]
+    result = predict.run(compose.compose("predict", said, folder=str(tmp_path / "p")))
+    assert (result["images"], result["unreadable"]) == (5, 1)
+    with Path(result["output"]).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["file"]).name for row in rows] == [*(f"{n}.png" for n in range(5)), "9.png"]
+    model = DownstreamModule.load(tmp_path / "d")
+    for number, row in enumerate(rows[:5]):
+        shares = [float(row[f"p({digit})"]) for digit in range(10)]
+        assert row["predicted"] == str(np.argmax(shares))
+        assert not row["error"]
+        image = fit(FolderSource(images, channels=1, labels=False).read(number), model.views.size)
+        assert model.predict(image[None]).probability[0].tolist() == pytest.approx(shares, abs=1e-5)
+    assert "9.png" in rows[5]["error"] or "image" in rows[5]["error"]
+    assert not rows[5]["predicted"]
+    output = tmp_path / "table.parquet"
+    predict.run(compose.compose("predict", [*said, f"output={output}"], folder=str(tmp_path / "q")))
+    assert pq.read_table(output).column("predicted").to_pylist() == [row["predicted"] or None for row in rows]
+    for word, says in (
+        ("input=nowhere", "does not exist"),
+        ("output=a.txt", r"must end in \.csv"),
+        (f"model={run}", "head.yaml is missing"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            predict.run(compose.compose("predict", [*said, word], folder=str(tmp_path / "r")))
 
 
 def test_downstream_chooses_its_cut(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,33 @@
 """What phase 2 learns from labels."""
 
-from ssl_framework.downstream.tasks.base import Task
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_framework.downstream.tasks.base import Prediction, Task
 from ssl_framework.downstream.tasks.classes import Classification, MultiLabel
 from ssl_framework.downstream.tasks.numbers import Ordinal, Regression
 
-__all__ = ["Classification", "MultiLabel", "Ordinal", "Regression", "Task"]
+__all__ = ["Classification", "MultiLabel", "Ordinal", "Prediction", "Regression", "Task", "restored"]
+
+_KINDS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "multi_label": MultiLabel,
+    "ordinal": Ordinal,
+    "regression": Regression,
+}
+
+
+def restored(state: Mapping[str, Any]) -> Task:
+    """The task that said this of itself, `Task.state`.
+
+    Raises:
+        ValueError: it is none of ours, or has other numbers.
+    """
+    numbers = dict(state)
+    kind = _KINDS.get(str(numbers.pop("kind", None)))
+    if kind is None:
+        raise ValueError(f"the task {state.get('kind')!r} is not one of {', '.join(_KINDS)}: it was saved by another version.")
+    try:
+        return kind(**numbers)
+    except TypeError as error:
+        raise ValueError(f"the task {state['kind']} was saved with other numbers ({error}): by another version.") from error

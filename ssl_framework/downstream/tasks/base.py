@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,18 @@ from torchmetrics import Metric
 from ssl_framework.data import Labelled
 
 _SHOWN = 3  # names in an error
+
+
+class Prediction(NamedTuple):
+    """What a model says of N images.
+
+    Attributes:
+        value: classes ``(N,)`` or steps ``(N,)`` int64, labels ``(N, C)`` bool, or numbers ``(N, K)`` in the units of the data.
+        probability: ``(N, C)`` of each class, where there are classes.
+    """
+
+    value: Tensor
+    probability: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,19 @@ class Task:
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the metrics take them: in the units of the data."""
         return outputs, targets
+
+    def predicted(self, outputs: Tensor) -> Prediction:
+        """What outputs ``(N, ...)`` of the head mean."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its outputs mean: define predicted(outputs).")
+
+    def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
+        """The columns of a table of predictions, N values each.
+
+        Args:
+            prediction: of N images.
+            classes: names, where the data had classes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no table: define as_table(prediction, classes).")
 
     @property
     def kind(self) -> str:

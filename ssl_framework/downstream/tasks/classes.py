@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MultilabelAUROC, Mul
 
 from ssl_framework.data import Labelled
 from ssl_framework.downstream.heads import CosineHead, LinearHead, MLPHead
-from ssl_framework.downstream.tasks.base import Task, finite
+from ssl_framework.downstream.tasks.base import Prediction, Task, finite
 
 Head = Literal["linear", "mlp", "cosine"]
 Weights = Literal["none", "inverse", "effective"]
@@ -80,6 +80,20 @@ class Classification(Task):
         return {
             "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
             "balanced_accuracy": MulticlassAccuracy(self.num_classes, average="macro", validate_args=False),
+        }
+
+    def predicted(self, outputs: Tensor) -> Prediction:
+        """The class with the largest logit, and softmax."""
+        return Prediction(outputs.argmax(dim=1), outputs.double().softmax(dim=1))
+
+    def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
+        """``predicted``, its ``probability``, and that of every class."""
+        assert prediction.probability is not None
+        names = [str(number) for number in range(self.num_classes)] if classes is None else list(classes)
+        return {
+            "predicted": [names[number] for number in prediction.value.tolist()],
+            "probability": prediction.probability.amax(dim=1).tolist(),
+            **{f"p({name})": values for name, values in zip(names, prediction.probability.T.tolist(), strict=True)},
         }
 
     def check(self, targets: Tensor) -> None:
@@ -153,3 +167,12 @@ class MultiLabel(Task):
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and labels as whole numbers."""
         return outputs.float(), targets.int()
+
+    def predicted(self, outputs: Tensor) -> Prediction:
+        """Labels with a probability above one half."""
+        return Prediction(outputs > 0, outputs.double().sigmoid())
+
+    def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
+        """The probability of each label, under the name of its column."""
+        assert prediction.probability is not None
+        return dict(zip(self.columns, prediction.probability.T.tolist(), strict=True))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from ssl_framework.data import Labelled
 from ssl_framework.downstream.heads import LinearHead, OrdinalHead
-from ssl_framework.downstream.tasks.base import Task, finite
+from ssl_framework.downstream.tasks.base import Prediction, Task, finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,17 @@ class Regression(Task):
 
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Both in the units of the table; of one column, ``(B,)``."""
-        mean, std = self._scale(outputs)
-        outputs = outputs.float() * std + mean
+        outputs = self.predicted(outputs).value
         return (outputs[:, 0], targets[:, 0]) if len(self.columns) == 1 else (outputs, targets)
+
+    def predicted(self, outputs: Tensor) -> Prediction:
+        """``(N, K)``, in the units of the table."""
+        mean, std = self._scale(outputs)
+        return Prediction(outputs.float() * std + mean)
+
+    def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
+        """The columns that were learnt."""
+        return dict(zip(self.columns, prediction.value.T.tolist(), strict=True))
 
     def metrics(self) -> dict[str, Metric]:
         """Mean absolute error in the units of the table, and the share of the variance that is explained."""
@@ -129,6 +137,14 @@ class Ordinal(Task):
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Thresholds that are passed with a probability above one half, and steps, ``(B,)`` int64 (equation 1)."""
         return (outputs > 0).sum(1), targets
+
+    def predicted(self, outputs: Tensor) -> Prediction:
+        """Thresholds that are passed with a probability above one half (equation 1)."""
+        return Prediction((outputs > 0).sum(dim=1))
+
+    def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
+        """The column that was learnt."""
+        return {self.column: prediction.value.tolist()}
 
     def metrics(self) -> dict[str, Metric]:
         """Mean distance in steps, and the quadratic weighted kappa, which is 0 for guesses and 1 for the truth."""

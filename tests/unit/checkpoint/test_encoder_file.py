@@ -6,7 +6,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from ssl_framework.checkpoint import encoder_file, load_encoder, save_encoder
+from ssl_framework.checkpoint import load_encoder, pair, save_encoder
 from ssl_framework.encoders import PCA, resnet_micro, torchvision_encoder, vit_micro
 
 PREPROCESSING = {"mean": (0.5,), "std": (0.25,), "size": (8, 8), "channels": 1}
