@@ -173,20 +173,20 @@ def on_this_machine(settings: Settings, accelerator: str) -> Settings:
     if str(settings["precision"]) == "auto":
         off = "" if chosen == PRECISIONS["32"] else "; precision=32 turns it off"
         why = f" ({machine.precision('cpu' if _on_cpu(accelerator) else 'cuda').reason}{off})"
-    processes = _processes(settings, accelerator)
-    threads = machine.limit_threads(processes)
-    if processes > 1:  # else Lightning gives each process its share of the host's cores, whatever the container grants
+    count = processes(settings, accelerator)
+    threads = machine.limit_threads(count)
+    if count > 1:  # else Lightning gives each process its share of the host's cores, whatever the container grants
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     kept = settings["keep_freed_memory"] and machine.keep_freed_memory()
     if settings["precision"] == "tf32":  # convolutions on CUDA take it anyway, by torch's default
         torch.set_float32_matmul_precision("high")
         why = " with tf32 matrix products"
-    each = f" in each of {processes} processes" if processes > 1 else ""
+    each = f" in each of {count} processes" if count > 1 else ""
     say(f"machine: {chosen}{why}, {threads} threads{each}" + (", freed memory is kept for the next step" if kept else ""))
     return {**settings, "precision": chosen if str(settings["precision"]) == "auto" else settings["precision"]}
 
 
-def _processes(settings: Settings, accelerator: str) -> int:
+def processes(settings: Settings, accelerator: str) -> int:
     """Processes of the run on this host."""
     devices = (settings.get("trainer") or {}).get("devices", 1)
     if isinstance(devices, list):

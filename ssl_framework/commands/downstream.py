@@ -1,5 +1,6 @@
 """``ssl-framework downstream``: an encoder, cut, with a task head, trained on labels and measured on test."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.data import DataModule, Labelled, Table
-from ssl_framework.downstream import DownstreamModule, LabelledData, Task
+from ssl_framework.downstream import Auto, DownstreamModule, LabelledData, Policy, Task, choose_freezing
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import depth_curve
 from ssl_framework.run import compile_in_place
@@ -41,6 +42,7 @@ def run(settings: Settings) -> dict[str, Any]:
         raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
     _check_budget(settings["labels_per_class"])
     _check_cut(settings)
+    _check_freezing(settings)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
@@ -60,11 +62,12 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, home: Path) -> Row:
-    budget, options = settings["labels_per_class"], settings["trainer"]
+    asked, budget, options = settings, settings["labels_per_class"], settings["trainer"]
     inside = home if settings["seeds"] == 1 else home / f"seed-{seed}"
     labelled = split(settings, data, seed)
     cut = _cut(settings, loaded, data.facts, labelled.train, seed, inside)
-    made = module({**settings, "cut": cut}, loaded, data.facts, seed, labelled.train)
+    settings = {**settings, "cut": cut}
+    policy, made = _made(settings, loaded, data, labelled, seed)
     compile_in_place(cast(nn.Module, made.encoder), options["compile"])
     saver = SaveRun(
         options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
@@ -78,14 +81,39 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
             raise
         raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
     metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
-    if settings["cut"] == "auto":
-        metrics["cut"] = cut
+    chosen: dict[str, Any] = {"cut": cut} if asked["cut"] == "auto" else {}
+    if isinstance(build.make(asked["freezing"]), Auto):
+        chosen["freezing"] = policy.kind
     budget = settings["labels"]["count"] or budget
     folder.write_audit(inside, made.audit.report())
     if folder.is_first():
         made.save_head(inside)
     say(made.audit.line())
-    return {"method": _method(settings), "budget": "all" if budget is None else budget, "seed": seed, **metrics}
+    return {"method": _method(asked), "budget": "all" if budget is None else budget, "seed": seed, **metrics, **chosen}
+
+
+def _made(
+    settings: Settings, loaded: Loaded, data: DataModule, labelled: LabelledData, seed: int
+) -> tuple[Policy, DownstreamModule]:
+    """The module, and the policy that it has; if that is to be chosen, what either choice reaches is measured first."""
+    policy: Policy | Auto = build.make(settings["freezing"])
+    if isinstance(policy, Auto):
+        options = settings["trainer"]
+        epochs = math.ceil((options["max_epochs"] or 0) * labelled.batches_per_epoch)
+        choice = choose_freezing(
+            policy,
+            lambda one, train: module(settings, loaded, data.facts, seed, train, one),
+            labelled.train,
+            labelled.val,
+            steps=options["max_steps"] or epochs,
+            batch_size=labelled.batch_size,
+            seed=seed,
+            accelerator="cpu" if build.device(options["accelerator"]).type == "cpu" else "gpu",
+            precision=build.precision(settings, options["accelerator"]),
+        )
+        say(choice.reason)
+        policy = choice.policy
+    return policy, module(settings, loaded, data.facts, seed, labelled.train, policy)
 
 
 def _check_budget(budget: Any) -> None:
@@ -99,6 +127,15 @@ def _check_cut(settings: Settings) -> None:
         raise ValueError("cut=auto asks a pretrained encoder which of its layers to keep; with scratch=true say cut=N.")
     if cut != "auto" and (not isinstance(cut, int) or cut < 0):
         raise ValueError(f"cut={cut}: give a number of layers from 0, or auto.")
+
+
+def _check_freezing(settings: Settings) -> None:
+    devices = build.processes(settings, settings["trainer"]["accelerator"])
+    if isinstance(build.make(settings["freezing"]), Auto) and devices > 1:
+        raise ValueError(
+            f"freezing=auto measures in one process, and there would be {devices}, which might choose differently: run it with "
+            "trainer.devices=1 once, and give what it says."
+        )
 
 
 def _cut(settings: Settings, loaded: Loaded, facts: Facts, train: Labelled, seed: int, home: Path) -> int:
@@ -163,12 +200,12 @@ def task_of(settings: Settings, facts: Facts, train: Labelled) -> Task:
     return task.prepared(targets)
 
 
-def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: Labelled) -> DownstreamModule:
+def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: Labelled, policy: Policy) -> DownstreamModule:
     """The encoder of the file, or its like with fresh weights, with the head of the task."""
     made = DownstreamModule(
         random_like(loaded.encoder, seed) if settings["scratch"] else loaded.encoder,
         task_of(settings, facts, train),
-        freezing=build.make(settings["freezing"]),
+        freezing=policy,
         preprocessing=loaded.preprocessing,
         optimizer=build.optimizer(settings),
         cut=settings["cut"],
@@ -194,6 +231,7 @@ def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -
 
 
 def _method(settings: Settings) -> str:
-    policy = build.make(settings["freezing"]).kind
-    words = ["scratch" if settings["scratch"] else "pretrained", "fine-tuned" if policy == "full" else policy]
+    policy: Policy | Auto = build.make(settings["freezing"])
+    kind = "auto" if isinstance(policy, Auto) else policy.kind
+    words = ["scratch" if settings["scratch"] else "pretrained", "fine-tuned" if kind == "full" else kind]
     return ", ".join([*words, *(f"{name} {settings[name]}" for name in ("cut", "reinit") if settings[name])])

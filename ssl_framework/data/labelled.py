@@ -16,7 +16,7 @@ from ssl_framework.data.table import Table
 from ssl_framework.data.threads import spread
 from ssl_framework.types import BadSampleError, Source
 
-_SUBSET = 0x5B5E7  # names this use of the seed
+_SUBSET, _HELD = 0x5B5E7, 0x4E1D  # name these uses of the seed
 
 
 class Labelled:
@@ -133,6 +133,18 @@ class Labelled:
                 f"{count} labels are asked for, and the {self.split} split has {len(self)}: ask for 1 to {len(self)}."
             )
         return self._of(self.rows[np.sort(keyed.permutation(len(self), _SUBSET, seed)[:count])])
+
+    def held_out(self, share: float, seed: int) -> tuple["Labelled", "Labelled"]:
+        """Two parts without a sample in common: what is left, and a share of each class; rounded, so that it may be nothing.
+
+        Args:
+            share: between 0 and 1.
+            seed: which ones.
+        """
+        held = np.zeros(len(self), dtype=bool)
+        for c, positions in enumerate(by_class(self.targets)):
+            held[positions[keyed.permutation(len(positions), _HELD, seed, c)[: round(share * len(positions))]]] = True
+        return self._of(self.rows[~held]), self._of(self.rows[held])
 
     def _of(self, rows: np.ndarray) -> "Labelled":
         return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows, table=self.table)

@@ -1,6 +1,7 @@
 """Phase 2: cut an encoder, attach a head, freeze or not, train on few labels."""
 
 from ssl_framework.downstream.audit import Audit, AuditError, fingerprint
+from ssl_framework.downstream.choice import Auto, Choice, choose_freezing
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import (
     BiasOnly,
@@ -28,7 +29,9 @@ __all__ = [
     "AttentionPooling",
     "Audit",
     "AuditError",
+    "Auto",
     "BiasOnly",
+    "Choice",
     "Classification",
     "DownstreamModule",
     "Freezer",
@@ -54,6 +57,7 @@ __all__ = [
     "Surgical",
     "Task",
     "TokenMean",
+    "choose_freezing",
     "fingerprint",
     "fit_and_measure",
 ]

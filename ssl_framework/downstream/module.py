@@ -155,6 +155,16 @@ class DownstreamModule(pl.LightningModule):
         return self.task.predicted(outputs)
 
     @torch.no_grad()
+    def outputs(self, split: Labelled, batch_size: int = 512) -> Tensor:
+        """What the head says of every sample of a split, in evaluation mode: ``(N, ...)`` on the CPU."""
+        training = self.training
+        self.eval()
+        parts = torch.arange(len(split)).split(batch_size)
+        outputs = torch.cat([self(split.images(rows).to(self.device)).cpu() for rows in parts])
+        self.train(training)
+        return outputs
+
+    @torch.no_grad()
     def measure(self, split: Labelled, batch_size: int = 512) -> dict[str, float]:
         """Loss and metrics of a split, in one process and without a Trainer.
 

@@ -73,12 +73,12 @@ def fit_and_measure(
         seed=seed,
     )
     data = LabelledData(train, batch_size=batch_size, seed=seed)
-    seconds = _fit(module, data, steps=steps, accelerator=accelerator, precision=precision)
+    seconds = fit_quietly(module, data, steps=steps, accelerator=accelerator, precision=precision)
     row = {"method": method, "classifier": "trained", "budget": budget, "seed": seed, "penalty": None, "seconds": seconds}
     return {**row, **module.measure(test)}
 
 
-def _fit(module: DownstreamModule, data: LabelledData, *, steps: int, accelerator: str, precision: Any) -> float:
+def fit_quietly(module: DownstreamModule, data: LabelledData, *, steps: int, accelerator: str, precision: Any) -> float:
     """Train in this process alone; the seconds that it took. The module stays where it was trained."""
     started = time.perf_counter()
     with _quiet():

@@ -109,7 +109,27 @@ def test_embed_writes_ids_labels_and_embeddings(run: Path, tmp_path: Path) -> No
         assert len(set(arrays["id"].tolist())) == len(arrays["label"]) == result["shape"][0]
 
 
-@pytest.mark.parametrize("freezing", choices_in("freezing"))
+def test_low_rank_corrections_need_linear_layers(run: Path, tmp_path: Path) -> None:
+    words = [f"from_run={run}", "freezing=lora", "labels_per_class=3", "debug=short", "trainer=cpu"]
+    with pytest.raises(ValueError, match=r"freezing=lora: this TimmEncoder has no linear layer"):
+        downstream.run(compose.compose("downstream", words, folder=str(tmp_path / "d")))
+
+
+def test_downstream_chooses_its_freezing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"from_run={run}", "freezing=auto", "freezing.steps=3", "debug=short", "trainer.progress_bar=false", "trainer=cpu"]
+    rows = downstream.run(compose.compose("downstream", [*words, "labels_per_class=5"], folder=str(tmp_path / "d")))["rows"]
+    said = capsys.readouterr().out
+    for row in rows:
+        audit = json.loads((tmp_path / "d" / f"seed-{row['seed']}" / "audit.json").read_text())
+        assert row["freezing"] == audit["freezing"]["kind"]
+        assert row["freezing"] in ("frozen", "lp_ft")
+        assert row["method"] == "pretrained, auto"
+        assert f"freezing=auto: {row['freezing']}, because after 3 steps on 50 labels" in said
+    with pytest.raises(ValueError, match=r"freezing=auto measures in one process, and there would be 2"):
+        downstream.run(compose.compose("downstream", [*words, "trainer.devices=2"], folder=str(tmp_path / "e")))
+
+
+@pytest.mark.parametrize("freezing", [name for name in choices_in("freezing") if name not in ("auto", "lora")])
 def test_downstream_learns_from_few_labels_for_each_seed(run: Path, tmp_path: Path, freezing: str) -> None:
     words = [
         f"from_run={run}",

@@ -57,6 +57,11 @@ class Task:
         """Mean over the batch, ``()``."""
         raise NotImplementedError(f"{type(self).__name__} has no loss: define loss(outputs, targets).")
 
+    def badness(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """``(N,)``, how wrong each sample is, by which two models are compared: here its loss."""
+        one = zip(outputs.split(1), targets.split(1), strict=True)
+        return torch.stack([self.loss(output, target) for output, target in one])
+
     def metrics(self) -> dict[str, Metric]:
         """New metrics by name; ``update`` takes what `readout` returns."""
         raise NotImplementedError(f"{type(self).__name__} has no metrics: define metrics().")

@@ -82,6 +82,10 @@ class Classification(Task):
             "balanced_accuracy": MulticlassAccuracy(self.num_classes, average="macro", validate_args=False),
         }
 
+    def badness(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """1 where the largest logit is not the right one, else 0."""
+        return (outputs.argmax(dim=1) != targets).double()
+
     def predicted(self, outputs: Tensor) -> Prediction:
         """The class with the largest logit, and softmax."""
         return Prediction(outputs.argmax(dim=1), outputs.double().softmax(dim=1))
