@@ -80,7 +80,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
         if not trainer.interrupted:
             raise
         raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
-    metrics = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
+    metrics: Row = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
+    metrics |= {f"{name}_interval": found for name, found in made.intervals.items()}
     chosen: dict[str, Any] = {"cut": cut} if asked["cut"] == "auto" else {}
     if isinstance(build.make(asked["freezing"]), Auto):
         chosen["freezing"] = policy.kind

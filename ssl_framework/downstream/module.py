@@ -20,6 +20,7 @@ from ssl_framework.downstream.audit import Audit
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
 from ssl_framework.downstream.heads import PooledHead
+from ssl_framework.downstream.intervals import Readouts, bootstrap
 from ssl_framework.downstream.pooling import Pooling
 from ssl_framework.downstream.tasks import Prediction, Task
 from ssl_framework.encoders import load_strictly, refresh
@@ -90,6 +91,7 @@ class DownstreamModule(pl.LightningModule):
         self.audit = Audit(self.freezer, self.head)
         self.classes: tuple[str, ...] | None = None
         self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
+        self.readouts, self.intervals = Readouts(), dict[str, list[float]]()
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -320,8 +322,11 @@ class DownstreamModule(pl.LightningModule):
         self._measure_batch("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        """Report them, over all processes."""
+        """Report them, over all processes, and keep the `intervals` of the metrics."""
         self._report("test")
+        outputs, targets = self.readouts.compute()
+        self.readouts.reset()
+        self.intervals = bootstrap(self.task.metrics, outputs, targets, seed=self.seed)
 
     def _train_images(self, batch: Batch) -> Tensor:
         if self.augment is None:
@@ -334,7 +339,10 @@ class DownstreamModule(pl.LightningModule):
         outputs = self(batch.input)
         assert batch.target is not None
         real = batch.index >= 0  # the others fill up the last batch, so that all processes make the same steps
-        self._measure(cast(nn.ModuleDict, self.measures[split]), outputs[real], batch.target[real])
+        outputs, targets = outputs[real], batch.target[real]
+        self._measure(cast(nn.ModuleDict, self.measures[split]), outputs, targets)
+        if split == "test":
+            self.readouts.update(*self.task.readout(outputs, targets))
 
     def _measure(self, measures: nn.ModuleDict, outputs: Tensor, targets: Tensor) -> None:
         if len(targets) == 0:

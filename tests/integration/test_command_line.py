@@ -224,6 +224,10 @@ def test_downstream_learns_tasks_of_a_table(run: Path, tmp_path: Path, words: st
     rows = downstream.run(compose.compose("downstream", said, folder=str(tmp_path / "d")))["rows"]
     assert [(row["seed"], row["budget"]) for row in rows] == [(0, 200), (1, 200)]
     assert all(metrics <= row.keys() for row in rows)
+    for row in rows:
+        for name in metrics - {"mean_absolute_error"}:
+            low, high = row[f"{name}_interval"]
+            assert low <= row[name] <= high or np.isnan(low)
 
 
 def test_the_demo_makes_its_table_and_pictures(tmp_path: Path) -> None:
