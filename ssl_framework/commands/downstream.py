@@ -213,6 +213,7 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: L
         reinit=settings["reinit"],
         pooling=build.make(settings["pooling"]),
         views=_augmentation(settings, loaded, facts, seed),
+        augmentation=build.make(settings["augmentation"]),
         seed=seed,
         channels_last=settings["trainer"]["channels_last"],
     )

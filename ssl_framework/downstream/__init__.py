@@ -1,6 +1,7 @@
 """Phase 2: cut an encoder, attach a head, freeze or not, train on few labels."""
 
 from ssl_framework.downstream.audit import Audit, AuditError, fingerprint
+from ssl_framework.downstream.augment import Augmentation
 from ssl_framework.downstream.choice import Auto, Choice, choose_freezing
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import (
@@ -29,6 +30,7 @@ __all__ = [
     "AttentionPooling",
     "Audit",
     "AuditError",
+    "Augmentation",
     "Auto",
     "BiasOnly",
     "Choice",

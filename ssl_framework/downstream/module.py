@@ -17,12 +17,13 @@ from ssl_framework.data import Labelled
 from ssl_framework.downstream import pooling as poolings
 from ssl_framework.downstream import tasks
 from ssl_framework.downstream.audit import Audit
+from ssl_framework.downstream.augment import Augmentation
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
 from ssl_framework.downstream.heads import PooledHead
 from ssl_framework.downstream.intervals import Readouts, bootstrap
 from ssl_framework.downstream.pooling import Pooling
-from ssl_framework.downstream.tasks import Prediction, Task
+from ssl_framework.downstream.tasks import Classification, Prediction, Task
 from ssl_framework.encoders import load_strictly, refresh
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Batch, Encoder, ViewMaker
@@ -47,7 +48,8 @@ class DownstreamModule(pl.LightningModule):
         cut: layers to take off the encoder's end.
         reinit: layers at the end of what is left that begin with fresh weights, instead of being taken off.
         pooling: what the head is attached to; None: the encoder's own vector.
-        views: augmentation for training; its first global view is learnt from. None trains on the images as they are.
+        views: crops, flips and colours for training; the first global view is learnt from. None: images as they are.
+        augmentation: what else is done to them in training.
         seed: of the head's weights, and of dropout and drop-path, which are drawn anew each step.
         channels_last: keep convolutions in the memory layout that processors and tensor cores are fast at.
 
@@ -68,6 +70,7 @@ class DownstreamModule(pl.LightningModule):
         reinit: int = 0,
         pooling: Pooling | None = None,
         views: ViewMaker | None = None,
+        augmentation: Augmentation | None = None,
         seed: int = 0,
         channels_last: bool = True,
     ) -> None:
@@ -76,7 +79,9 @@ class DownstreamModule(pl.LightningModule):
         self.task, self.optimizer, self.seed = task, optimizer, seed
         self.cut, self.reinit, self.pooling = cut, reinit, pooling or Pooling()
         self.views = plain(**preprocessing)
-        self.augment = views
+        self.augment, self.augmentation = views, augmentation or Augmentation()
+        if self.augmentation.mixes and not isinstance(task, Classification):
+            raise ValueError(f"mixup and cutmix blend labels of classes, and this is {task.kind}: leave them out.")
         if views is not None:
             _require_same(views, self.views)
         self.encoder: Any = copy.deepcopy(encoder) if cut == 0 else encoder.cut(cut)
@@ -301,9 +306,9 @@ class DownstreamModule(pl.LightningModule):
         """What the encoder says of the images, what the head makes of it, how far that is from the labels."""
         position = batch_idx if self._data is None else self._data.position
         keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position, self.global_rank)
-        outputs = self.head(self.encoder(self._train_images(batch), layers=self.head.layers))
-        assert batch.target is not None
-        loss = self.task.loss(outputs, batch.target)
+        x, targets = self._train_samples(batch)
+        outputs = self.head(self.encoder(x, layers=self.head.layers))
+        loss = self.task.loss(outputs, targets)
         if run.is_logged(self.trainer):
             self.log("train/loss", loss, prog_bar=True, batch_size=len(outputs), sync_dist=True)
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(outputs))
@@ -328,12 +333,23 @@ class DownstreamModule(pl.LightningModule):
         self.readouts.reset()
         self.intervals = bootstrap(self.task.metrics, outputs, targets, seed=self.seed)
 
-    def _train_images(self, batch: Batch) -> Tensor:
-        if self.augment is None:
-            return self.views.center(batch.input)
+    def _train_samples(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Augmented images, and labels, blended where images are."""
+        assert batch.target is not None
+        if self.augment is None and self.augmentation == Augmentation():
+            return self.views.center(batch.input), batch.target
         assert batch.epoch is not None
-        draw = self.augment.draw(batch.index.cpu(), batch.epoch.cpu())
-        return self.augment.apply(batch, draw).global_crops[0]
+        index, epoch = batch.index.cpu(), batch.epoch.cpu()
+        keys = keyed.mix(self.seed, epoch, index)
+        batch = batch._replace(input=self.augmentation.raw(batch.input, keys))
+        if self.augment is None:
+            x = self.views.center(batch.input)
+        else:
+            x = self.augment.apply(batch, self.augment.draw(index, epoch)).global_crops[0]
+        x = self.augmentation.normalised(x, keys)
+        if isinstance(self.task, Classification):
+            return self.augmentation.mixed(x, cast(Tensor, batch.target), keys, self.task.num_classes)
+        return x, cast(Tensor, batch.target)
 
     def _measure_batch(self, split: str, batch: Batch) -> None:
         outputs = self(batch.input)

@@ -68,12 +68,16 @@ class Classification(Task):
         return kinds[self.head_kind](embed_dim, self.num_classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of logits ``(B, num_classes)`` and labels ``(B,)``; weighted, the mean of the batch's weights is 1."""
+        """Cross-entropy of logits ``(B, num_classes)`` and labels ``(B,)`` or shares of them ``(B, num_classes)``.
+
+        Where classes weigh, the mean weight of all training samples is 1.
+        """
         if not self.frequencies:
             return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
         weights = torch.tensor(weights_of(self.frequencies, self.class_weights), device=outputs.device)
         each = F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing, reduction="none")
-        return (weights[targets] * each).mean()
+        weight = targets.float() @ weights if targets.is_floating_point() else weights[targets]
+        return (weight * each).mean()
 
     def metrics(self) -> dict[str, Metric]:
         """Share of samples whose largest logit is the right one, and the mean of the classes' shares."""
