@@ -70,24 +70,30 @@ class SaveRun(Checkpoint):
 
     def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save now; called on all ranks together."""
-        module = cast(Exporting, pl_module)
         step = self._saved = trainer.global_step
         target = checkpoint_dir(trainer.default_root_dir) / f"step-{step:09d}.ckpt"
         temporary = target.with_suffix(".tmp")
         trainer.save_checkpoint(temporary, weights_only=False)  # False: the optimiser and the loops too
-        state = full_state(module.exported())  # every rank takes part where tensors are sharded
         if trainer.is_global_zero:
             sync_and_rename(temporary, target)
+        self.export(trainer, pl_module)
+        if trainer.is_global_zero:
+            for old in checkpoints(trainer.default_root_dir)[: -self.keep]:
+                old.unlink()
+        trainer.strategy.barrier("SaveRun")
+
+    def export(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the encoder alone; called on all ranks together."""
+        module = cast(Exporting, pl_module)
+        state = full_state(module.exported())  # every rank takes part where tensors are sharded
+        if trainer.is_global_zero:
             save_encoder(
                 module.exported(),
                 Path(trainer.default_root_dir),
                 state=state,
                 preprocessing=_preprocessing(module.views),
-                history={**self.history, "pretext": type(pl_module).__name__, "steps": step},
+                history={**self.history, "pretext": type(pl_module).__name__, "steps": trainer.global_step},
             )
-            for old in checkpoints(trainer.default_root_dir)[: -self.keep]:
-                old.unlink()
-        trainer.strategy.barrier("SaveRun")
 
     def _due(self, trainer: pl.Trainer, step: int) -> bool:
         every = self.every_n_steps

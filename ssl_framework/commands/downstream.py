@@ -14,7 +14,7 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.data import DataModule, Labelled, Table
-from ssl_framework.downstream import Auto, DownstreamModule, LabelledData, Policy, Task, choose_freezing
+from ssl_framework.downstream import Auto, DownstreamModule, KeepBest, LabelledData, Policy, Task, choose_freezing
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import depth_curve
 from ssl_framework.run import compile_in_place
@@ -43,6 +43,7 @@ def run(settings: Settings) -> dict[str, Any]:
     _check_budget(settings["labels_per_class"])
     _check_cut(settings)
     _check_freezing(settings)
+    _chooses(settings)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
@@ -72,9 +73,14 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     saver = SaveRun(
         options["checkpoint_every_n_steps"], options["keep_checkpoints"], {**loaded.history, "transferred_to": data.name}
     )
-    trainer = build.trainer(build.moved(settings, inside), labelled, inside, [saver], **build.trainer_keys(settings))
+    best = (
+        [KeepBest(f"val/{made.task.judged_by[0]}", made.task.judged_by[1], settings["patience"])] if _chooses(settings) else []
+    )
+    trainer = build.trainer(build.moved(settings, inside), labelled, inside, [saver, *best], **build.trainer_keys(settings))
     try:
         trainer.fit(made, datamodule=labelled)
+        if best:
+            saver.export(trainer, made)
         measured = cast(list[dict[str, float]], trainer.test(made, datamodule=labelled, verbose=False))[0]
     except SystemExit:
         if not trainer.interrupted:
@@ -82,6 +88,8 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
         raise StoppedError(f"stopped by Ctrl-C at seed {seed}; the seeds before it are in {home / 'results.json'}.") from None
     metrics: Row = {name.removeprefix("test/"): float(value) for name, value in measured.items()}
     metrics |= {f"{name}_interval": found for name, found in made.intervals.items()}
+    if best:
+        metrics["best_step"] = best[0].best_step
     chosen: dict[str, Any] = {"cut": cut} if asked["cut"] == "auto" else {}
     if isinstance(build.make(asked["freezing"]), Auto):
         chosen["freezing"] = policy.kind
@@ -120,6 +128,22 @@ def _made(
 def _check_budget(budget: Any) -> None:
     if budget not in (None, "all") and (not isinstance(budget, int) or budget < 1):
         raise ValueError(f"labels_per_class={budget}: give a whole number from 1, or all.")
+
+
+def _chooses(settings: Settings) -> bool:
+    """Whether the best validation decides.
+
+    Raises:
+        ValueError: the words contradict each other, or there is nothing to choose on.
+    """
+    choose, patience = settings["choose"], settings["patience"]
+    if choose not in ("last", "best"):
+        raise ValueError(f"choose={choose}: give last or best.")
+    if patience is not None and choose != "best":
+        raise ValueError(f"patience={patience} ends training by the best validation: give choose=best with it.")
+    if choose == "best" and (settings["data"].get("val_share", 1) == 0 or settings["trainer"]["val_check_interval"] == 0):
+        raise ValueError("choose=best needs validations: leave data.val_share and trainer.val_check_interval above 0.")
+    return choose == "best"
 
 
 def _check_cut(settings: Settings) -> None:

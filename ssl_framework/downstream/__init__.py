@@ -2,6 +2,7 @@
 
 from ssl_framework.downstream.audit import Audit, AuditError, fingerprint
 from ssl_framework.downstream.augment import Augmentation
+from ssl_framework.downstream.best import KeepBest
 from ssl_framework.downstream.choice import Auto, Choice, choose_freezing
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import (
@@ -40,6 +41,7 @@ __all__ = [
     "Frozen",
     "Full",
     "Gradual",
+    "KeepBest",
     "LabelledData",
     "LastLayers",
     "LastN",

@@ -1,6 +1,6 @@
-"""What fine-tuning does to images beside crops and colours: RandAugment, erasing, and mixtures of two images and their labels.
+"""What fine-tuning does to images beside crops and colours: RandAugment, erasing, and blends of two images and their labels.
 
-Everything is drawn from the keys of the samples, (seed, epoch, index), so that it is the same on any number of workers and after
+All of it is drawn from the keys of the samples, (seed, epoch, index), so that it is the same on any number of workers and after
 a resume. The operations are torchvision's.
 """
 

@@ -25,7 +25,7 @@ from ssl_framework.checkpoint.training import checkpoints
 from ssl_framework.commands import compose, demo, downstream, embed, evaluate, predict, pretrain
 from ssl_framework.commands.explain import choices_in
 from ssl_framework.commands.quiet import quiet
-from ssl_framework.data import FolderSource, fit
+from ssl_framework.data import FolderSource, digits, fit
 from ssl_framework.downstream import DownstreamModule
 from ssl_framework.metrics import paired_interval
 from support import light
@@ -107,6 +107,23 @@ def test_embed_writes_ids_labels_and_embeddings(run: Path, tmp_path: Path) -> No
     with np.load(output) as arrays:
         assert list(arrays["embedding"].shape) == result["shape"]
         assert len(set(arrays["id"].tolist())) == len(arrays["label"]) == result["shape"][0]
+
+
+def test_downstream_keeps_the_best_validation(run: Path, tmp_path: Path) -> None:
+    words = [f"from_run={run}", "labels_per_class=5", "debug=short", "trainer.progress_bar=false", "trainer=cpu"]
+    said = [*words, "choose=best", "patience=2", "freezing=full", "trainer.val_check_interval=1", "augmentation=strong"]
+    rows = downstream.run(compose.compose("downstream", said, folder=str(tmp_path / "d")))["rows"]
+    for row in rows:
+        assert 1 <= row["best_step"] <= 4
+        model = DownstreamModule.load(tmp_path / "d" / f"seed-{row['seed']}")
+        assert 0 <= model.measure(digits().test_split())["accuracy"] == pytest.approx(row["accuracy"], abs=1e-6)
+    for wrong, says in (
+        ("choose=first", "give last or best"),
+        ("patience=3", "give choose=best with it"),
+        ("choose=best data.val_share=0", "needs validations"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            downstream.run(compose.compose("downstream", [*words, *wrong.split()], folder=str(tmp_path / "e")))
 
 
 def test_low_rank_corrections_need_linear_layers(run: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,11 @@ class Task:
     def metrics(self) -> dict[str, Metric]:
         """New metrics by name; ``update`` takes what `readout` returns."""
         raise NotImplementedError(f"{type(self).__name__} has no metrics: define metrics().")
+
+    @property
+    def judged_by(self) -> tuple[str, Literal["min", "max"]]:
+        """The metric that a choice on validation asks for, and whether it should be large or small."""
+        return "loss", "min"
 
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the metrics take them: in the units of the data."""

@@ -79,6 +79,11 @@ class Classification(Task):
         weight = targets.float() @ weights if targets.is_floating_point() else weights[targets]
         return (weight * each).mean()
 
+    @property
+    def judged_by(self) -> tuple[str, Literal["min", "max"]]:
+        """The metric that a choice on validation asks for."""
+        return ("accuracy", "max")
+
     def metrics(self) -> dict[str, Metric]:
         """Share of samples whose largest logit is the right one, and the mean of the classes' shares."""
         return {
@@ -162,6 +167,11 @@ class MultiLabel(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy of logits and labels, ``(B, C)`` both."""
         return F.binary_cross_entropy_with_logits(outputs.float(), targets)
+
+    @property
+    def judged_by(self) -> tuple[str, Literal["min", "max"]]:
+        """The metric that a choice on validation asks for."""
+        return ("mean_average_precision", "max")
 
     def metrics(self) -> dict[str, Metric]:
         """Means over classes: average precision, area under the ROC curve, F1 at a probability of one half."""

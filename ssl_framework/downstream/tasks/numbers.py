@@ -76,6 +76,11 @@ class Regression(Task):
         """The columns that were learnt."""
         return dict(zip(self.columns, prediction.value.T.tolist(), strict=True))
 
+    @property
+    def judged_by(self) -> tuple[str, Literal["min", "max"]]:
+        """The metric that a choice on validation asks for."""
+        return ("mean_absolute_error", "min")
+
     def metrics(self) -> dict[str, Metric]:
         """Mean absolute error in the units of the table, and the share of the variance that is explained."""
         return {"mean_absolute_error": MeanAbsoluteError(), "r2": R2Score()}
@@ -145,6 +150,11 @@ class Ordinal(Task):
     def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
         """The column that was learnt."""
         return {self.column: prediction.value.tolist()}
+
+    @property
+    def judged_by(self) -> tuple[str, Literal["min", "max"]]:
+        """The metric that a choice on validation asks for."""
+        return ("mean_absolute_error", "min")
 
     def metrics(self) -> dict[str, Metric]:
         """Mean distance in steps, and the quadratic weighted kappa, which is 0 for guesses and 1 for the truth."""

@@ -1,0 +1,77 @@
+"""The weights of the best validation are put back, and a run that gets no better ends."""
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ssl_framework import run
+from ssl_framework.downstream import Full, KeepBest, LabelledData
+
+from .conftest import make_module, make_split
+
+SCORES = [0.2, 0.5, 0.9, 0.4, 0.9, 0.1]
+
+
+class Scores(pl.Callback):
+    """Validation says what a list says."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores, self.seen = list(scores), dict[int, torch.Tensor]()
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.log("told", self.scores.pop(0))
+        self.seen[trainer.global_step] = pl_module.head.task.linear.weight.detach().clone()
+
+
+def fit(encoder: Any, scores: Scores, best: KeepBest, steps: int = 12):
+    module = make_module(encoder, freezing=Full())
+    data = LabelledData(make_split(24), make_split(12, name="val", seed=1), make_split(12, name="test", seed=2), batch_size=8)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = run.trainer(steps=steps, data=data, val_every=2, callbacks=[scores, best], **quiet)
+    trainer.fit(module, datamodule=data)
+    return trainer, module
+
+
+def test_the_first_of_the_best_is_put_back(encoder):
+    scores, best = Scores(SCORES), KeepBest("told", "max")
+    trainer, module = fit(encoder, scores, best)
+    assert trainer.global_step == 12
+    assert best.best_step == 6
+    assert torch.equal(module.head.task.linear.weight, scores.seen[6])
+    assert not torch.equal(scores.seen[6], scores.seen[12])
+
+
+def test_small_can_be_good(encoder):
+    best = KeepBest("told", "min")
+    fit(encoder, Scores(SCORES), best)
+    assert best.best_step == 12
+
+
+def test_statistics_of_batch_norm_go_with_the_weights(encoder):
+    best = KeepBest("told", "max")
+    _, module = fit(encoder, Scores(SCORES), best)
+    name = next(name for name in best.best if name.endswith("running_mean"))
+    assert torch.equal(module.state_dict()[name], best.best[name])
+
+
+def test_training_ends_when_it_gets_no_better(encoder):
+    scores = Scores(SCORES)
+    trainer, module = fit(encoder, scores, KeepBest("told", "max", patience=1))
+    assert trainer.global_step == 8  # 0.4 after 0.9
+    assert torch.equal(module.head.task.linear.weight, scores.seen[6])
+
+
+def test_the_best_weights_survive_a_stop(encoder):
+    best, again = KeepBest("told", "max"), KeepBest("told", "max")
+    fit(encoder, Scores(SCORES), best, steps=8)
+    again.load_state_dict(best.state_dict())
+    assert again.best_step == 6
+    assert all(torch.equal(again.best[name], value) for name, value in best.best.items())
+    assert float(again.best_score) == pytest.approx(0.9)
+
+
+def test_a_patience_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="patience=0"):
+        KeepBest("val/accuracy", "max", 0)
