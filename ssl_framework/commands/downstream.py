@@ -78,7 +78,11 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     )
     trainer = build.trainer(build.moved(settings, inside), labelled, inside, [saver, *best], **build.trainer_keys(settings))
     try:
-        trainer.fit(made, datamodule=labelled)
+        if made.task.trains:
+            trainer.fit(made, datamodule=labelled)
+        else:
+            made.remember(labelled.train)
+            made.save(inside, saver.history)
         if best:
             saver.export(trainer, made)
         measured = cast(list[dict[str, float]], trainer.test(made, datamodule=labelled, verbose=False))[0]
@@ -94,10 +98,11 @@ def _transfer(settings: Settings, loaded: Loaded, data: DataModule, seed: int, h
     if isinstance(build.make(asked["freezing"]), Auto):
         chosen["freezing"] = policy.kind
     budget = settings["labels"]["count"] or budget
-    folder.write_audit(inside, made.audit.report())
+    if made.task.trains:
+        folder.write_audit(inside, made.audit.report())
+        say(made.audit.line())
     if folder.is_first():
         made.save_head(inside)
-    say(made.audit.line())
     return {"method": _method(asked), "budget": "all" if budget is None else budget, "seed": seed, **metrics, **chosen}
 
 
@@ -205,7 +210,17 @@ def split(settings: Settings, data: DataModule, seed: int) -> LabelledData:
     if count is not None:
         train = train.some(count, seed)
     val = data.split("val", known) if data.val_share > 0 else None
-    return LabelledData(train, val, data.split("test", known), batch_size=data.batch_size, workers=data.workers or 0, seed=seed)
+    if settings["labels"]["balanced"] and data.facts.classes is None:
+        raise ValueError("labels.balanced=true evens out classes, and these data have none.")
+    return LabelledData(
+        train,
+        val,
+        data.split("test", known),
+        batch_size=data.batch_size,
+        workers=data.workers or 0,
+        seed=seed,
+        balanced=settings["labels"]["balanced"],
+    )
 
 
 def task_of(settings: Settings, facts: Facts, train: Labelled) -> Task:

@@ -25,7 +25,17 @@ from ssl_framework.downstream.heads import LinearHead
 from ssl_framework.downstream.module import DownstreamModule
 from ssl_framework.downstream.pooling import AttentionPooling, LastLayers, Pooling, TokenMean
 from ssl_framework.downstream.study import fit_and_measure
-from ssl_framework.downstream.tasks import Classification, MultiLabel, Ordinal, Prediction, Regression, Task
+from ssl_framework.downstream.tasks import (
+    Classification,
+    MultiLabel,
+    Neighbours,
+    Ordinal,
+    Prediction,
+    Regression,
+    Retrieval,
+    Task,
+    Verification,
+)
 
 __all__ = [
     "AttentionPooling",
@@ -51,6 +61,7 @@ __all__ = [
     "LpFt",
     "Moment",
     "MultiLabel",
+    "Neighbours",
     "NormOnly",
     "Ordinal",
     "Place",
@@ -58,9 +69,11 @@ __all__ = [
     "Pooling",
     "Prediction",
     "Regression",
+    "Retrieval",
     "Surgical",
     "Task",
     "TokenMean",
+    "Verification",
     "choose_freezing",
     "fingerprint",
     "fit_and_measure",

@@ -25,6 +25,7 @@ class LabelledData(pl.LightningDataModule):
         eval_batch_size: of validation and test, of all processes together; no result depends on it.
         workers: processes that read ahead, for each split.
         seed: of the order of the training samples.
+        balanced: every class is seen equally often in a pass; samples of rare ones come several times.
 
     Attributes:
         position: global batches consumed, which is all that a resumed run needs to know.
@@ -40,6 +41,7 @@ class LabelledData(pl.LightningDataModule):
         eval_batch_size: int = 512,
         workers: int = 0,
         seed: int = 0,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -52,7 +54,8 @@ class LabelledData(pl.LightningDataModule):
         self.batch_size = min(batch_size, len(train))
         self.eval_batch_size = eval_batch_size
         self.workers = workers
-        self.seed = seed
+        self.seed, self.balanced = seed, balanced
+        self._rows = _evenly(train.targets) if balanced else torch.arange(len(train))
         self.position = 0
         self._read: Callable[[Labelled], Tensor] = _classes
 
@@ -63,7 +66,7 @@ class LabelledData(pl.LightningDataModule):
     @property
     def batches_per_epoch(self) -> float:
         """Global batches in one pass over the labels."""
-        return len(self.train) / self.batch_size
+        return len(self._rows) / self.batch_size
 
     def setup(self, stage: str) -> None:
         """Make the batch one that the processes can share equally."""
@@ -81,8 +84,8 @@ class LabelledData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless batches from `position` on."""
-        order = EndlessOrder(len(self.train), self.batch_size, self.seed)
-        return self._loader(_Training(self.train, self._read(self.train), order, self.position, *self._place))
+        order = EndlessOrder(len(self._rows), self.batch_size, self.seed)
+        return self._loader(_Training(self.train, self._read(self.train), self._rows, order, self.position, *self._place))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Each sample once."""
@@ -127,7 +130,7 @@ class LabelledData(pl.LightningDataModule):
         self.position = state_dict["position"]
 
     def _identity(self) -> dict[str, Any]:
-        return {"samples": len(self.train), "batch_size": self.batch_size, "seed": self.seed}
+        return {"samples": len(self._rows), "batch_size": self.batch_size, "seed": self.seed}
 
     def _measuring(self, split: Labelled) -> DataLoader[Batch]:
         rank, world = self._place
@@ -147,8 +150,10 @@ class LabelledData(pl.LightningDataModule):
 class _Training(IterableDataset[Batch]):
     """This process's rows of the global batches `start`, `start` + 1, and so on."""
 
-    def __init__(self, split: Labelled, targets: Tensor, order: EndlessOrder, start: int, rank: int, world: int) -> None:
-        self.split, self.targets, self.order, self.start = split, targets, order, start
+    def __init__(
+        self, split: Labelled, targets: Tensor, among: Tensor, order: EndlessOrder, start: int, rank: int, world: int
+    ) -> None:
+        self.split, self.targets, self.among, self.order, self.start = split, targets, among, order, start
         self.share = order.batch_size // world
         self.mine = slice(rank * self.share, (rank + 1) * self.share)
 
@@ -156,7 +161,7 @@ class _Training(IterableDataset[Batch]):
         first, step = _worker()
         for k in itertools.count(self.start + first, step):
             rows, epoch = (torch.from_numpy(numbers[self.mine].copy()) for numbers in self.order.batch(k))
-            yield _batch(self.split, self.targets, rows)._replace(epoch=epoch)
+            yield _batch(self.split, self.targets, self.among[rows])._replace(epoch=epoch)
 
 
 class _Measuring(IterableDataset[Batch]):
@@ -177,6 +182,13 @@ class _Measuring(IterableDataset[Batch]):
 
 def _batch(split: Labelled, targets: Tensor, rows: Tensor) -> Batch:
     return Batch(split.images(rows), targets[rows], split.index[rows])
+
+
+def _evenly(targets: Tensor) -> Tensor:
+    """Rows in which every class comes as often as the most frequent one, its samples as evenly as that allows."""
+    found = [(targets == label).nonzero()[:, 0] for label in targets.unique()]
+    most = max(map(len, found))
+    return torch.cat([rows.repeat(-(-most // len(rows)))[:most] for rows in found])
 
 
 def _classes(split: Labelled) -> Tensor:

@@ -95,3 +95,46 @@ class OrdinalHead(nn.Module):
     def forward(self, encoding: Encoding) -> Tensor:
         """``(B, D)`` of `Encoding.pooled` to logits ``(B, steps - 1)`` of being above each threshold."""
         return self.direction(encoding.pooled) - self.thresholds
+
+
+class NeighbourHead(nn.Module):
+    """Votes of the labelled samples that are most alike; `remember` fills it, and it learns nothing.
+
+    Args:
+        embed_dim: width ``D`` of the embedding.
+        outputs: classes ``C``.
+        samples: labelled ones ``N``.
+        k: that vote.
+        temperature: of their weights.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, embed_dim: int, outputs: int, samples: int, k: int, temperature: float) -> None:
+        super().__init__()
+        self.outputs, self.k, self.temperature = outputs, k, temperature
+        self.register_buffer("x", torch.zeros(samples, embed_dim))
+        self.register_buffer("y", torch.full((samples,), -1, dtype=torch.int64))
+
+    def remember(self, pooled: Tensor, targets: Tensor) -> None:
+        """Hold the vectors ``(N, D)`` and labels ``(N,)`` of all labelled samples."""
+        self.x.copy_(F.normalize(pooled.float(), dim=1))
+        self.y.copy_(targets)
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """``(B, D)`` of `Encoding.pooled` to the logarithms ``(B, C)`` of shares of the votes."""
+        if len(self.y) == 0 or int(self.y.min()) < 0:
+            raise ValueError("these neighbours hold no samples yet: call module.remember(train).")
+        similarity, place = (F.normalize(encoding.pooled.float(), dim=1) @ self.x.T).topk(min(self.k, len(self.y)), dim=1)
+        weight = ((similarity - 1) / self.temperature).exp()
+        votes = weight.new_zeros(len(weight), self.outputs).scatter_add_(1, self.y[place], weight)
+        return (votes / votes.sum(dim=1, keepdim=True)).clamp(min=1e-12).log()
+
+
+class VectorHead(nn.Module):
+    """Nothing: the vector itself."""
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """`Encoding.pooled`."""
+        return encoding.pooled

@@ -20,7 +20,7 @@ from ssl_framework.downstream.audit import Audit
 from ssl_framework.downstream.augment import Augmentation
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
-from ssl_framework.downstream.heads import PooledHead
+from ssl_framework.downstream.heads import NeighbourHead, PooledHead
 from ssl_framework.downstream.intervals import Readouts, bootstrap
 from ssl_framework.downstream.pooling import Pooling
 from ssl_framework.downstream.tasks import Classification, Prediction, Task
@@ -160,6 +160,20 @@ class DownstreamModule(pl.LightningModule):
         outputs = torch.cat([self(part.to(self.device)).cpu() for part in images.split(batch_size)])
         self.train(training)
         return self.task.predicted(outputs)
+
+    @torch.no_grad()
+    def remember(self, train: Labelled, batch_size: int = 512) -> None:
+        """Fill a head that learns nothing and holds the labelled samples, if it is one."""
+        if not isinstance(self.head.task, NeighbourHead):
+            return
+        training = self.training
+        self.eval()
+        pooled: list[Tensor] = []
+        for rows in torch.arange(len(train)).split(batch_size):
+            x = self.views.center(train.images(rows).to(self.device))
+            pooled.append(self.head.pool(self.encoder(x, layers=self.head.layers)))
+        self.head.task.remember(torch.cat(pooled), self.task.targets(train).to(self.device))
+        self.train(training)
 
     @torch.no_grad()
     def outputs(self, split: Labelled, batch_size: int = 512) -> Tensor:
@@ -329,9 +343,10 @@ class DownstreamModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Report them, over all processes, and keep the `intervals` of the metrics."""
         self._report("test")
-        outputs, targets = self.readouts.compute()
-        self.readouts.reset()
-        self.intervals = bootstrap(self.task.metrics, outputs, targets, seed=self.seed)
+        if self.task.resamples:
+            outputs, targets = self.readouts.compute()
+            self.intervals = bootstrap(self.task.metrics, outputs, targets, seed=self.seed)
+            self.readouts.reset()
 
     def _train_samples(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Augmented images, and labels, blended where images are."""
@@ -357,7 +372,7 @@ class DownstreamModule(pl.LightningModule):
         real = batch.index >= 0  # the others fill up the last batch, so that all processes make the same steps
         outputs, targets = outputs[real], batch.target[real]
         self._measure(cast(nn.ModuleDict, self.measures[split]), outputs, targets)
-        if split == "test":
+        if split == "test" and self.task.resamples:
             self.readouts.update(*self.task.readout(outputs, targets))
 
     def _measure(self, measures: nn.ModuleDict, outputs: Tensor, targets: Tensor) -> None:

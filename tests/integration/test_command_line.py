@@ -126,6 +126,24 @@ def test_downstream_keeps_the_best_validation(run: Path, tmp_path: Path) -> None
             downstream.run(compose.compose("downstream", [*words, *wrong.split()], folder=str(tmp_path / "e")))
 
 
+@pytest.mark.parametrize(
+    ("task", "metric"), [("neighbours", "accuracy"), ("retrieval", "recall_at_1"), ("verification", "auroc")]
+)
+def test_downstream_measures_what_learns_nothing(run: Path, tmp_path: Path, task: str, metric: str) -> None:
+    words = [
+        f"from_run={run}",
+        f"task={task}",
+        "labels_per_class=5",
+        "debug=short",
+        "trainer.progress_bar=false",
+        "trainer=cpu",
+    ]
+    rows = downstream.run(compose.compose("downstream", words, folder=str(tmp_path / "d")))["rows"]
+    assert all(0 < row[metric] <= 1 for row in rows)
+    assert (f"{metric}_interval" in rows[0]) == (task == "neighbours")
+    assert DownstreamModule.load(tmp_path / "d" / "seed-0").task.kind == task
+
+
 def test_low_rank_corrections_need_linear_layers(run: Path, tmp_path: Path) -> None:
     words = [f"from_run={run}", "freezing=lora", "labels_per_class=3", "debug=short", "trainer=cpu"]
     with pytest.raises(ValueError, match=r"freezing=lora: this TimmEncoder has no linear layer"):

@@ -6,14 +6,29 @@ from typing import Any
 from ssl_framework.downstream.tasks.base import Prediction, Task
 from ssl_framework.downstream.tasks.classes import Classification, MultiLabel
 from ssl_framework.downstream.tasks.numbers import Ordinal, Regression
+from ssl_framework.downstream.tasks.search import Neighbours, Retrieval, Verification
 
-__all__ = ["Classification", "MultiLabel", "Ordinal", "Prediction", "Regression", "Task", "restored"]
+__all__ = [
+    "Classification",
+    "MultiLabel",
+    "Neighbours",
+    "Ordinal",
+    "Prediction",
+    "Regression",
+    "Retrieval",
+    "Task",
+    "Verification",
+    "restored",
+]
 
 _KINDS: dict[str, type[Task]] = {
     "classification": Classification,
     "multi_label": MultiLabel,
+    "neighbours": Neighbours,
     "ordinal": Ordinal,
     "regression": Regression,
+    "retrieval": Retrieval,
+    "verification": Verification,
 }
 
 

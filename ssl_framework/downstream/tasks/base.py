@@ -67,6 +67,16 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} has no metrics: define metrics().")
 
     @property
+    def trains(self) -> bool:
+        """Whether there is something to learn."""
+        return True
+
+    @property
+    def resamples(self) -> bool:
+        """Whether metrics of samples drawn with replacement mean something, as the bootstrap needs."""
+        return True
+
+    @property
     def judged_by(self) -> tuple[str, Literal["min", "max"]]:
         """The metric that a choice on validation asks for, and whether it should be large or small."""
         return "loss", "min"

@@ -106,3 +106,17 @@ def _positions(rank: int, world: int) -> list[int]:
 def test_two_processes_see_no_sample_twice():
     seen = on_ranks(2, _positions)
     assert sorted(seen[0] + seen[1]) == list(range(8))
+
+
+def test_balanced_every_class_comes_equally_often():
+    split = make_split(30)
+    rare = split._of(split.rows[torch.cat([torch.arange(0, 30, 3), torch.tensor([1, 4, 7, 2])]).numpy()])  # 10, 3 and 1
+    assert rare.targets.bincount().tolist() == [10, 3, 1]
+    data = LabelledData(rare, batch_size=10, seed=1, balanced=True)
+    assert data.batches_per_epoch == 3
+    seen = torch.cat([batch.target for batch in _first(data, 3)])
+    assert seen.bincount().tolist() == [10, 10, 10]
+    index = torch.cat([batch.index for batch in _first(data, 3)])
+    assert set(index.tolist()) == set(rare.index.tolist())
+    assert sorted(index[seen == 1].bincount()[index[seen == 1].unique()].tolist()) == [3, 3, 4]
+    assert data.state_dict()["samples"] == 30
