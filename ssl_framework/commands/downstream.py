@@ -13,7 +13,7 @@ from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
-from ssl_framework.data import DataModule, Labelled, Table
+from ssl_framework.data import DataModule, Labelled, Masks, Table
 from ssl_framework.downstream import Auto, DownstreamModule, KeepBest, LabelledData, Policy, Task, choose_freezing
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import depth_curve
@@ -48,6 +48,7 @@ def run(settings: Settings) -> dict[str, Any]:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
+    preprocessing_of(settings, loaded)
     home = data.bad_samples.folder = folder.begin(settings)
     rows: list[Row] = []
     for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
@@ -173,9 +174,12 @@ def _cut(settings: Settings, loaded: Loaded, facts: Facts, train: Labelled, seed
     if settings["cut"] != "auto":
         return settings["cut"]
     encoder, accelerator = loaded.encoder, settings["trainer"]["accelerator"]
-    targets = task_of(settings, facts, train).targets(train)
+    task = task_of(settings, facts, train)
+    if task.on_tokens:
+        raise ValueError(f"cut=auto compares vectors of images, and {task.kind} labels their places: say cut=N.")
+    targets = task.targets(train)
     curve = depth_curve(
-        encoder, train, plain(**loaded.preprocessing).center, targets, seed=seed, device=build.device(accelerator)
+        encoder, train, plain(**preprocessing_of(settings, loaded)).center, targets, seed=seed, device=build.device(accelerator)
     )
     say(curve.reason)
     if folder.is_first():
@@ -195,7 +199,8 @@ def split(settings: Settings, data: DataModule, seed: int) -> LabelledData:
     """
     table, per_class, count = settings["labels"]["path"], settings["labels_per_class"], settings["labels"]["count"]
     known = None if table is None else Table(table, settings["labels"]["key"])
-    train = data.split("train", known)
+    masks = None if settings["labels"]["masks"] is None else Masks(settings["labels"]["images"], settings["labels"]["masks"])
+    train = data.split("train", known, masks)
     if isinstance(per_class, int) and (count is not None or data.facts.classes is None):
         raise ValueError(
             f"labels_per_class={per_class}: "
@@ -209,13 +214,13 @@ def split(settings: Settings, data: DataModule, seed: int) -> LabelledData:
         train = train.subset(per_class, seed)
     if count is not None:
         train = train.some(count, seed)
-    val = data.split("val", known) if data.val_share > 0 else None
+    val = data.split("val", known, masks) if data.val_share > 0 else None
     if settings["labels"]["balanced"] and data.facts.classes is None:
         raise ValueError("labels.balanced=true evens out classes, and these data have none.")
     return LabelledData(
         train,
         val,
-        data.split("test", known),
+        data.split("test", known, masks),
         batch_size=data.batch_size,
         workers=data.workers or 0,
         seed=seed,
@@ -246,7 +251,7 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: L
         random_like(loaded.encoder, seed) if settings["scratch"] else loaded.encoder,
         task_of(settings, facts, train),
         freezing=policy,
-        preprocessing=loaded.preprocessing,
+        preprocessing=preprocessing_of(settings, loaded),
         optimizer=build.optimizer(settings),
         cut=settings["cut"],
         reinit=settings["reinit"],
@@ -264,10 +269,21 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: L
     return made
 
 
+def preprocessing_of(settings: Settings, loaded: Loaded) -> dict[str, Any]:
+    """Of the encoder file, at another size if one is asked for."""
+    size = settings["size"]
+    if size is None:
+        return loaded.preprocessing
+    numbers = [size, size] if isinstance(size, int) else list(size)
+    if len(numbers) != 2 or min(numbers) < 1:
+        raise ValueError(f"size={size}: give height and width, such as [180,240], or one number for both.")
+    return {**loaded.preprocessing, "size": numbers}
+
+
 def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> ViewMaker | None:
     if settings.get("views") is None:
         return None
-    seen = plain(**loaded.preprocessing)  # augmentation normalises as the encoder is used to
+    seen = plain(**preprocessing_of(settings, loaded))  # augmentation normalises as the encoder is used to
     return build.views({**settings["views"], "seed": seed}, facts._replace(size=seen.size, mean=seen.mean, std=seen.std))
 
 

@@ -7,6 +7,7 @@ from ssl_framework.data.digits import digits
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.folder import FolderSource, folder
 from ssl_framework.data.labelled import Labelled
+from ssl_framework.data.masks import Masks
 from ssl_framework.data.parquet import ParquetSource, parquet
 from ssl_framework.data.table import Table
 from ssl_framework.data.torchvision import torchvision_dataset
@@ -16,6 +17,7 @@ __all__ = [
     "DataModule",
     "FolderSource",
     "Labelled",
+    "Masks",
     "Options",
     "ParquetSource",
     "Table",

@@ -16,6 +16,7 @@ from ssl_framework.data.bad import BadSamples
 from ssl_framework.data.checks import check_facts, checked_size, checked_statistics
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
+from ssl_framework.data.masks import Masks
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
 from ssl_framework.data.split import carve, in_bulk, unreadable
 from ssl_framework.data.storage import Storage
@@ -207,12 +208,13 @@ class DataModule(pl.LightningDataModule):
                 self._report(split, source, index)
         return batch
 
-    def split(self, name: SplitName, table: Table | None = None) -> Labelled:
+    def split(self, name: SplitName, table: Table | None = None, masks: Masks | None = None) -> Labelled:
         """Images and labels of a split, for phase 2, probes and monitors.
 
         Args:
             name: of the split.
             table: numbers of the samples, for tasks whose targets are no classes.
+            masks: where the labels of their pixels lie.
 
         Raises:
             ValueError: the data set has no such split, or it has no labels.
@@ -225,7 +227,7 @@ class DataModule(pl.LightningDataModule):
                 few = "images" if learn is None or learn.targets is None else "images per class"
                 remedy = f"too few {few} for data.val_share={self.val_share}: give a larger share"
             raise ValueError(f"{self.name} has no {name} split: {remedy or 'the splits are train, val and test'}.")
-        return Labelled(source, self._size, split=name, bad=self.bad_samples, table=table)
+        return Labelled(source, self._size, split=name, bad=self.bad_samples, table=table, masks=masks)
 
     def test_split(self) -> Labelled:
         """The split of the final measurement."""

@@ -130,9 +130,16 @@ def decoded(
             yield pixels
 
 
-def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize with antialiasing until `size` is just covered and cut out the centre: ``(C, H, W)`` uint8, any to `size`."""
+def fit(image: Tensor, size: tuple[int, int], *, labels: bool = False) -> Tensor:
+    """Resize until `size` is just covered and cut out the centre: ``(C, H, W)`` uint8, any to `size`.
+
+    Args:
+        image: of any size; with antialiasing.
+        size: height and width.
+        labels: the numbers are labels, of which none may come up that was not there: the nearest is taken.
+    """
     height, width = image.shape[-2:]
     scale = max(size[0] / height, size[1] / width)
     covered = [max(size[0], math.floor(height * scale + 0.5)), max(size[1], math.floor(width * scale + 0.5))]
-    return tv.center_crop(tv.resize(image, covered, antialias=True), list(size))
+    how = tv.InterpolationMode.NEAREST_EXACT if labels else tv.InterpolationMode.BILINEAR
+    return tv.center_crop(tv.resize(image, covered, interpolation=how, antialias=not labels), list(size))

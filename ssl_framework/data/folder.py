@@ -31,6 +31,7 @@ class FolderSource:
         labels: True: the first folders below `root` are the classes; False: there are no labels; None: classes if every image
             lies in such a folder and none deeper.
         classes: the names that the classes must be among, in their order (those of the training split).
+        within: only images in folders of this name, at any depth; None: all.
 
     Raises:
         FileNotFoundError: no folder, or no image in it.
@@ -38,11 +39,20 @@ class FolderSource:
     """
 
     def __init__(
-        self, root: Path, channels: int = 3, labels: bool | None = None, classes: tuple[str, ...] | None = None
+        self,
+        root: Path,
+        channels: int = 3,
+        labels: bool | None = None,
+        classes: tuple[str, ...] | None = None,
+        within: str | None = None,
     ) -> None:
         self._root = root
         self._channels = channels
-        self._files = sorted(_images(root))
+        self._files = sorted(path for path in _images(root) if within is None or within in path.parts[:-1])
+        if not self._files and within is not None:
+            raise FileNotFoundError(
+                f"There are no images in folders called {within} below {root.absolute()}: correct data.within."
+            )
         if not self._files:
             raise FileNotFoundError(
                 f"There are no images in {root.absolute()}: put files with the endings {' '.join(sorted(EXTENSIONS))} into "
@@ -123,6 +133,7 @@ def folder(
     path: str | Path | None,
     labels: bool | None = None,
     test_share: float = 0.2,
+    within: str | None = None,
     **options: Unpack[Options],
 ) -> DataModule:
     """Your own images.
@@ -135,6 +146,7 @@ def folder(
         path: the folder.
         labels: whether the first folders are classes; None: if every image lies in one, and none deeper.
         test_share: carved for the test split where there is no ``test``.
+        within: only images in folders of this name, ``images`` beside ``masks`` for one; None: all.
         options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
 
     Raises:
@@ -146,10 +158,11 @@ def folder(
         raise FileNotFoundError(f"{root.absolute()} is not a folder: data.path is the folder of the images.")
     channels = read_as(options)
     parts = _parts(root)
-    train = FolderSource(parts["train"], channels, labels)
+    train = FolderSource(parts["train"], channels, labels, within=within)
     has_labels = train.targets is not None
     val, test = (
-        FolderSource(parts[name], channels, has_labels, train.classes) if name in parts else None for name in ("val", "test")
+        FolderSource(parts[name], channels, has_labels, train.classes, within) if name in parts else None
+        for name in ("val", "test")
     )
     if test is None and has_labels:
         stays, carved = carve(train, test_share, options.get("split_seed", 0))

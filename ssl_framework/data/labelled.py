@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_framework import keyed, machine
 from ssl_framework.data.bad import BadSamples
 from ssl_framework.data.encoded import EncodedSource, fit
+from ssl_framework.data.masks import Masks
 from ssl_framework.data.split import by_class, in_bulk, origin, rooted, unreadable
 from ssl_framework.data.table import Table
 from ssl_framework.data.threads import spread
@@ -29,9 +30,10 @@ class Labelled:
         bad: the list of unreadable samples.
         rows: ``(N,)`` positions in `source`; default all.
         table: numbers of the samples, for tasks whose targets are no classes.
+        masks: labels of their pixels.
 
     Attributes:
-        targets: ``(N,)`` int64 labels; all 0 where there are none, but a table.
+        targets: ``(N,)`` int64 labels; all 0 where there are none, but a table or masks.
         index: ``(N,)`` int64 positions in the data as they were loaded, for files of embeddings.
         classes: names in the order of their numbers.
 
@@ -48,8 +50,9 @@ class Labelled:
         bad: BadSamples | None = None,
         rows: np.ndarray | None = None,
         table: Table | None = None,
+        masks: Masks | None = None,
     ) -> None:
-        if source.targets is None and table is None:
+        if source.targets is None and table is None and masks is None:
             raise ValueError(
                 f"The {split} split has no labels, and what you ask for needs them: give images in folders by class, a label "
                 "column or an array of targets, or use another labelled data set."
@@ -58,7 +61,7 @@ class Labelled:
         self.size = size
         self.split = split
         self.rows = np.arange(len(source), dtype=np.int64) if rows is None else rows
-        self.table = table
+        self.table, self.pixels = table, masks
         labels = np.zeros(len(source), np.int64) if source.targets is None else source.targets
         self.targets = torch.from_numpy(labels[self.rows].astype(np.int64))
         self.index = torch.from_numpy(origin(source)[self.rows])
@@ -118,6 +121,21 @@ class Labelled:
             )
         return torch.from_numpy(self.table.numbers(columns, [self.name(i) for i in range(len(self))]))
 
+    def masks(self, positions: Sequence[int] | Tensor) -> Tensor:
+        """Labels of the pixels of these images, ``(B, H, W)`` uint8, resized and cut as the images are.
+
+        Raises:
+            ValueError: there are no masks, or one is missing, damaged or of another size.
+        """
+        if self.pixels is None:
+            raise ValueError(
+                f"pixels are to be labelled, and nothing says the labels of the {self.split} split: give labels.masks, the "
+                "name of the folder with masks."
+            )
+        found = [self.pixels.read(self.name(int(position)))[None] for position in positions]
+        size = self.source.size or self.size
+        return torch.cat([mask if mask.shape[-2:] == size else fit(mask, size, labels=True) for mask in found])
+
     def some(self, count: int, seed: int) -> "Labelled":
         """A budget of samples, whatever their classes; budgets of one seed are nested.
 
@@ -147,7 +165,7 @@ class Labelled:
         return self._of(self.rows[~held]), self._of(self.rows[held])
 
     def _of(self, rows: np.ndarray) -> "Labelled":
-        return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows, table=self.table)
+        return Labelled(self.source, self.size, split=self.split, bad=self._bad, rows=rows, table=self.table, masks=self.pixels)
 
     def subset(self, per_class: int, seed: int) -> "Labelled":
         """A labelled budget; budgets of one seed are nested: those of 1 per class are among those of 10.
@@ -194,7 +212,7 @@ class Labelled:
     def _image(self, position: int) -> Tensor:
         own = int(self.rows[position])
         alike = self.rows[(self.targets == self.targets[position]).numpy()]
-        if self.table is not None:  # its numbers belong to no other image
+        if self.table is not None or self.pixels is not None:  # its numbers belong to no other image
             alike = alike[:0]
         for row in [own, *alike[alike > own].tolist(), *alike[alike < own].tolist()]:
             try:
@@ -203,6 +221,6 @@ class Labelled:
                 self._bad.report(self.split, self.source, row, str(error))
                 continue
             return self._fitted(image)
-        if self.table is not None:
+        if self.table is not None or self.pixels is not None:
             raise ValueError(f"{self.name(position)} cannot be read, and its numbers belong to no other image: leave it out.")
         raise ValueError(f"No {self.split} sample of class {self.classes[int(self.targets[position])]!r} can be read.")

@@ -33,6 +33,7 @@ from ssl_framework.downstream.tasks import (
     Prediction,
     Regression,
     Retrieval,
+    Segmentation,
     Task,
     Verification,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "Prediction",
     "Regression",
     "Retrieval",
+    "Segmentation",
     "Surgical",
     "Task",
     "TokenMean",

@@ -97,3 +97,22 @@ class Augmentation:
             if len(x) < 2:
                 return x, F.one_hot(targets, num_classes).to(x.dtype)
             return kind(x, targets)
+
+
+def cropped(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels of pixels as a view has the pixels: cut, brought to its size without blending, flipped.
+
+    Args:
+        masks: ``(B, H, W)``.
+        boxes: ``(B, 5)``, `Views.boxes` of one view: top, left, height, width and flipped.
+        size: of the view.
+
+    Returns:
+        ``(B, *size)``.
+    """
+    made: list[Tensor] = []
+    for mask, (top, left, height, width, flipped) in zip(masks, boxes.tolist(), strict=True):
+        part = mask[None, None, int(top) : int(top + height), int(left) : int(left + width)]
+        part = F.interpolate(part.to(torch.float32), size, mode="nearest-exact")[0, 0].to(masks.dtype)
+        made.append(part.flip(-1) if flipped else part)
+    return torch.stack(made)

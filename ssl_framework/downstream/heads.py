@@ -138,3 +138,58 @@ class VectorHead(nn.Module):
     def forward(self, encoding: Encoding) -> Tensor:
         """`Encoding.pooled`."""
         return encoding.pooled
+
+
+class TokenHead(nn.Module):
+    """One linear layer on each token: for labels of pixels, or of places in a sequence.
+
+    Args:
+        embed_dim: width ``D`` of the tokens.
+        outputs: numbers for each.
+    """
+
+    def __init__(self, embed_dim: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embed_dim, outputs)
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """Tokens ``(B, N, D)`` on a grid to ``(B, outputs, *grid)``."""
+        return on_grid(self.linear(tokens_of(encoding)), encoding)
+
+
+class ConvolutionalDecoder(nn.Module):
+    """Two convolutions on the map of tokens, at their resolution and at twice of it.
+
+    Args:
+        embed_dim: width ``D`` of the tokens.
+        outputs: labels ``C``.
+        width: of the convolutions.
+    """
+
+    def __init__(self, embed_dim: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(embed_dim, width, 3, padding=1), nn.GroupNorm(1, width), nn.GELU())
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(1, width), nn.GELU())
+        self.last = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        """Tokens ``(B, N, D)`` on a grid ``(h, w)`` to ``(B, outputs, 2 h, 2 w)``."""
+        x = self.first(on_grid(tokens_of(encoding), encoding))
+        return self.last(self.second(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)))
+
+
+def tokens_of(encoding: Encoding) -> Tensor:
+    """Its tokens.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if encoding.tokens is None:
+        raise ValueError("this task labels places of an image, and this encoder gives one vector: take a CNN or a transformer.")
+    return encoding.tokens
+
+
+def on_grid(x: Tensor, encoding: Encoding) -> Tensor:
+    """``(B, N, W)`` to ``(B, W, *grid)``."""
+    assert encoding.grid is not None
+    return x.transpose(1, 2).unflatten(2, encoding.grid)

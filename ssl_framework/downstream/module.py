@@ -13,14 +13,14 @@ from torchmetrics import MeanMetric, Metric
 
 from ssl_framework import keyed, machine, run
 from ssl_framework.checkpoint import load_model, save_encoder, save_head
-from ssl_framework.data import Labelled
+from ssl_framework.data import Labelled, fit
 from ssl_framework.downstream import pooling as poolings
 from ssl_framework.downstream import tasks
 from ssl_framework.downstream.audit import Audit
-from ssl_framework.downstream.augment import Augmentation
+from ssl_framework.downstream.augment import Augmentation, cropped
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
-from ssl_framework.downstream.heads import NeighbourHead, PooledHead
+from ssl_framework.downstream.heads import NeighbourHead, PooledHead, tokens_of
 from ssl_framework.downstream.intervals import Readouts, bootstrap
 from ssl_framework.downstream.pooling import Pooling
 from ssl_framework.downstream.tasks import Classification, Prediction, Task
@@ -80,6 +80,8 @@ class DownstreamModule(pl.LightningModule):
         self.cut, self.reinit, self.pooling = cut, reinit, pooling or Pooling()
         self.views = plain(**preprocessing)
         self.augment, self.augmentation = views, augmentation or Augmentation()
+        if task.on_tokens:
+            _require_places(views, self.augmentation)
         if self.augmentation.mixes and not isinstance(task, Classification):
             raise ValueError(f"mixup and cutmix blend labels of classes, and this is {task.kind}: leave them out.")
         if views is not None:
@@ -198,7 +200,8 @@ class DownstreamModule(pl.LightningModule):
         self.eval()
         measures = self._new_measures().to(self.device)
         for rows in torch.arange(len(split)).split(batch_size):
-            self._measure(measures, self(split.images(rows).to(self.device)), targets[rows].to(self.device))
+            outputs = self(split.images(rows).to(self.device))
+            self._measure(measures, outputs, self._placed(targets[rows].to(self.device)))
         self.train(training)
         return {name: float(value) for name, value in _computed(measures).items()}
 
@@ -352,25 +355,37 @@ class DownstreamModule(pl.LightningModule):
         """Augmented images, and labels, blended where images are."""
         assert batch.target is not None
         if self.augment is None and self.augmentation == Augmentation():
-            return self.views.center(batch.input), batch.target
+            return self.views.center(batch.input), self._placed(batch.target)
         assert batch.epoch is not None
         index, epoch = batch.index.cpu(), batch.epoch.cpu()
         keys = keyed.mix(self.seed, epoch, index)
         batch = batch._replace(input=self.augmentation.raw(batch.input, keys))
+        assert batch.target is not None
+        targets: Tensor = batch.target
         if self.augment is None:
-            x = self.views.center(batch.input)
+            x, targets = self.views.center(batch.input), self._placed(targets)
         else:
-            x = self.augment.apply(batch, self.augment.draw(index, epoch)).global_crops[0]
+            views = self.augment.apply(batch, self.augment.draw(index, epoch))
+            x = views.global_crops[0]
+            if self.task.on_tokens:
+                assert views.boxes is not None
+                targets = cropped(targets, views.boxes[0], self.augment.size)
         x = self.augmentation.normalised(x, keys)
         if isinstance(self.task, Classification):
-            return self.augmentation.mixed(x, cast(Tensor, batch.target), keys, self.task.num_classes)
-        return x, cast(Tensor, batch.target)
+            return self.augmentation.mixed(x, targets, keys, self.task.num_classes)
+        return x, targets
+
+    def _placed(self, targets: Tensor) -> Tensor:
+        """Labels of pixels as `ViewMaker.center` has the pixels; others as they are."""
+        if not self.task.on_tokens or targets.shape[-2:] == self.views.size:
+            return targets
+        return fit(targets.to(torch.uint8), self.views.size, labels=True).to(targets.dtype)
 
     def _measure_batch(self, split: str, batch: Batch) -> None:
         outputs = self(batch.input)
         assert batch.target is not None
         real = batch.index >= 0  # the others fill up the last batch, so that all processes make the same steps
-        outputs, targets = outputs[real], batch.target[real]
+        outputs, targets = outputs[real], self._placed(batch.target[real])
         self._measure(cast(nn.ModuleDict, self.measures[split]), outputs, targets)
         if split == "test" and self.task.resamples:
             self.readouts.update(*self.task.readout(outputs, targets))
@@ -438,7 +453,9 @@ def _head(task: Task, pooling: Pooling, encoder: Encoder, example: Tensor) -> Po
     with torch.no_grad():
         seen = encoder(example.to(like), layers=layers)
         pool = pooling.module(seen).eval()
-        width = pool(seen).shape[-1]
+        if task.on_tokens and pooling != Pooling():
+            raise ValueError(f"pooling={pooling.kind}: {task.kind} reads every token, so nothing is pooled. Leave it out.")
+        width = tokens_of(seen).shape[-1] if task.on_tokens else pool(seen).shape[-1]
     return PooledHead(pool, task.head(width), layers)
 
 
@@ -448,6 +465,17 @@ def _require_channels(encoder: nn.Module, channels: int) -> None:
     if first is not None and first.in_channels != channels:
         count = "1 channel" if first.in_channels == 1 else f"{first.in_channels} channels"
         raise ValueError(f"the encoder takes {count}, and preprocessing is for {channels}: give the one of its file.")
+
+
+def _require_places(views: ViewMaker | None, augmentation: Augmentation) -> None:
+    """Refuse augmentation that moves pixels where their labels would not follow."""
+    if augmentation.operations > 0:
+        raise ValueError(
+            f"augmentation.operations={augmentation.operations}: RandAugment turns and shifts images, and labels of pixels "
+            "would stay: leave it out, and take views= for crops, flips and colours."
+        )
+    if views is not None and getattr(views, "warps", False):
+        raise ValueError("these views turn or shear images, and labels of pixels would stay: take views that crop and flip.")
 
 
 def _require_same(views: ViewMaker, plain_views: ViewMaker) -> None:

@@ -103,6 +103,11 @@ class ViewSpec:
         jitter = max(self.brightness, self.contrast, self.saturation, self.hue)
         return (self.jitter_p > 0 and jitter > 0) or self.grey_p > 0
 
+    @property
+    def warps(self) -> bool:
+        """Whether it may move pixels otherwise than by a crop and a flip."""
+        return max(self.degrees, self.translate, self.shear) > 0 or self.scale != (1.0, 1.0)
+
     def blur_kernel_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the blur's kernel, odd, for views of `size`."""
         height, width = (2 * int(self.blur_kernel * side / 2) + 1 for side in size)

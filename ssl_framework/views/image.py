@@ -105,6 +105,11 @@ class ImageViews:
         return self._local_size if self._local_views else None
 
     @property
+    def warps(self) -> bool:
+        """Whether a global view may turn, shift or shear an image, which `Views.boxes` do not tell."""
+        return any(spec.warps for spec in self._global_views)
+
+    @property
     def num_views(self) -> tuple[int, int]:
         """How many views of a sample it makes: ``V`` global and ``L`` local ones."""
         return len(self._global_views), len(self._local_views)

@@ -144,6 +144,25 @@ def test_downstream_measures_what_learns_nothing(run: Path, tmp_path: Path, task
     assert DownstreamModule.load(tmp_path / "d" / "seed-0").task.kind == task
 
 
+@pytest.mark.data
+@pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
+def test_downstream_labels_the_pixels_of_camvid(tmp_path: Path) -> None:
+    camvid = Path(os.environ["SSL_FRAMEWORK_DATA"]) / "camvid"
+    data = ["data=folder", f"data.path={camvid}", "data.labels=false", "data.within=images", "data.size=[48,64]"]
+    words = [*data, "pretext=simclr", "encoder=resnet_micro", "views.size=[32,32]"]
+    settings = compose.compose("pretrain", [*SHORT, *words], folder=str(tmp_path / "run"))
+    pretrain.run(settings)
+    said = [f"from_run={tmp_path / 'run'}", "task=segmentation", "task.num_classes=11", "task.ignore_index=11", "size=[48,64]"]
+    said += ["labels.masks=masks", "labels.count=40", "debug=short", "trainer.progress_bar=false", "trainer=cpu", "cut=1"]
+    row = downstream.run(compose.compose("downstream", [*said, "seeds=1"], folder=str(tmp_path / "d")))["rows"][0]
+    assert 0 < row["mean_iou"] < 1
+    assert 0 < row["pixel_accuracy"] < 1
+    with pytest.raises(ValueError, match=r"cut=auto compares vectors of images"):
+        downstream.run(compose.compose("downstream", [*said, "cut=auto"], folder=str(tmp_path / "e")))
+    with pytest.raises(ValueError, match=r"size=\[1,2,3\]: give height and width"):
+        downstream.run(compose.compose("downstream", [*said, "size=[1,2,3]"], folder=str(tmp_path / "e")))
+
+
 def test_low_rank_corrections_need_linear_layers(run: Path, tmp_path: Path) -> None:
     words = [f"from_run={run}", "freezing=lora", "labels_per_class=3", "debug=short", "trainer=cpu"]
     with pytest.raises(ValueError, match=r"freezing=lora: this TimmEncoder has no linear layer"):

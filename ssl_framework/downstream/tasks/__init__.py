@@ -6,6 +6,7 @@ from typing import Any
 from ssl_framework.downstream.tasks.base import Prediction, Task
 from ssl_framework.downstream.tasks.classes import Classification, MultiLabel
 from ssl_framework.downstream.tasks.numbers import Ordinal, Regression
+from ssl_framework.downstream.tasks.pixels import Segmentation
 from ssl_framework.downstream.tasks.search import Neighbours, Retrieval, Verification
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Prediction",
     "Regression",
     "Retrieval",
+    "Segmentation",
     "Task",
     "Verification",
     "restored",
@@ -28,6 +30,7 @@ _KINDS: dict[str, type[Task]] = {
     "ordinal": Ordinal,
     "regression": Regression,
     "retrieval": Retrieval,
+    "segmentation": Segmentation,
     "verification": Verification,
 }
 

@@ -72,6 +72,11 @@ class Task:
         return True
 
     @property
+    def on_tokens(self) -> bool:
+        """Whether the head reads tokens, each at its place, and labels lie on the grid of pixels."""
+        return False
+
+    @property
     def resamples(self) -> bool:
         """Whether metrics of samples drawn with replacement mean something, as the bootstrap needs."""
         return True
