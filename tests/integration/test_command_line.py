@@ -159,7 +159,7 @@ def test_downstream_labels_the_pixels_of_camvid(tmp_path: Path) -> None:
     assert 0 < row["pixel_accuracy"] < 1
     with pytest.raises(ValueError, match=r"cut=auto compares vectors of images"):
         downstream.run(compose.compose("downstream", [*said, "cut=auto"], folder=str(tmp_path / "e")))
-    with pytest.raises(ValueError, match=r"size=\[1,2,3\]: give height and width"):
+    with pytest.raises(ValueError, match=r"size=\[1, 2, 3\]: give height and width"):
         downstream.run(compose.compose("downstream", [*said, "size=[1,2,3]"], folder=str(tmp_path / "f")))
     assert not (tmp_path / "f").exists()
 
