@@ -239,10 +239,21 @@ def task_of(settings: Settings, facts: Facts, train: Labelled) -> Task:
         if facts.classes is None:
             raise ValueError("these data have no labels, and a task needs them: choose labelled data with data=.")
         node = {**node, "num_classes": len(facts.classes)}
+    parts: Any = node.get("tasks")
+    if isinstance(parts, dict):
+        count = len(facts.classes or ())
+        node = {**node, "tasks": {name: _with_classes(state, count) for name, state in parts.items()}}
     task: Task = build.make(node)
     targets = task.targets(train)
     task.check(targets)
     return task.prepared(targets)
+
+
+def _with_classes(state: Any, count: int) -> Any:
+    """A classification among several tasks, with the classes of the data."""
+    if not isinstance(state, dict) or state.get("kind") != "classification" or state.get("num_classes") is not None:
+        return state
+    return {**state, "num_classes": count}
 
 
 def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: Labelled, policy: Policy) -> DownstreamModule:

@@ -34,8 +34,10 @@ from ssl_framework.downstream.tasks import (
     Regression,
     Retrieval,
     Segmentation,
+    Several,
     Task,
     Verification,
+    several,
 )
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "Regression",
     "Retrieval",
     "Segmentation",
+    "Several",
     "Surgical",
     "Task",
     "TokenMean",
@@ -79,4 +82,5 @@ __all__ = [
     "choose_freezing",
     "fingerprint",
     "fit_and_measure",
+    "several",
 ]

@@ -262,6 +262,10 @@ def test_downstream_chooses_its_cut(run: Path, tmp_path: Path, capsys: pytest.Ca
         ("task=regression task.columns=[ink]", {"mean_absolute_error", "r2"}),
         ("task=ordinal task.column=tenth task.steps=10", {"mean_absolute_error", "weighted_kappa"}),
         ("task=multi_label task.columns=[dark,wide]", {"mean_average_precision", "auroc", "f1"}),
+        (
+            "task=several task.tasks={what:{kind:classification},ink:{kind:regression,columns:[ink]}} task.weights={ink:0.5}",
+            {"what/accuracy", "ink/r2"},
+        ),
         ("task.class_weights=effective task.head_kind=mlp", {"accuracy", "balanced_accuracy"}),
     ],
 )

@@ -72,6 +72,21 @@ class Task:
         return True
 
     @property
+    def num_outputs(self) -> int:
+        """Numbers that the head returns for a sample."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be learnt beside others: define num_outputs.")
+
+    @property
+    def num_targets(self) -> int:
+        """Numbers that are to be said of a sample."""
+        return 1
+
+    @property
+    def whole_targets(self) -> bool:
+        """Whether targets are whole numbers ``(N,)``; else floats ``(N, K)``."""
+        return True
+
+    @property
     def on_tokens(self) -> bool:
         """Whether the head reads tokens, each at its place, and labels lie on the grid of pixels."""
         return False

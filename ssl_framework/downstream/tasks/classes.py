@@ -62,6 +62,11 @@ class Classification(Task):
             return self
         return dataclasses.replace(self, frequencies=tuple(targets.bincount(minlength=self.num_classes).tolist()))
 
+    @property
+    def num_outputs(self) -> int:
+        """A logit for each class."""
+        return self.num_classes
+
     def head(self, embed_dim: int) -> nn.Module:
         """On the pooled vector."""
         kinds = {"linear": LinearHead, "mlp": MLPHead, "cosine": CosineHead}
@@ -159,6 +164,21 @@ class MultiLabel(Task):
             raise ValueError(f"task.columns={list(self.columns)}: labels are 0 or 1, and there is {odd[0]:g}.")
         if bool((targets == targets[:1]).all()):
             raise ValueError(f"task.columns={list(self.columns)}: every sample has the same labels; there is nothing to learn.")
+
+    @property
+    def num_outputs(self) -> int:
+        """A logit for each label."""
+        return len(self.columns)
+
+    @property
+    def num_targets(self) -> int:
+        """A number for each column."""
+        return len(self.columns)
+
+    @property
+    def whole_targets(self) -> bool:
+        """No."""
+        return False
 
     def head(self, embed_dim: int) -> nn.Module:
         """One linear layer on the pooled vector."""

@@ -52,6 +52,21 @@ class Regression(Task):
             )
         return dataclasses.replace(self, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
+    @property
+    def num_outputs(self) -> int:
+        """A number for each column."""
+        return len(self.columns)
+
+    @property
+    def num_targets(self) -> int:
+        """A number for each column."""
+        return len(self.columns)
+
+    @property
+    def whole_targets(self) -> bool:
+        """No."""
+        return False
+
     def head(self, embed_dim: int) -> nn.Module:
         """One linear layer on the pooled vector."""
         return LinearHead(embed_dim, len(self.columns))
@@ -127,6 +142,11 @@ class Ordinal(Task):
             )
         if int(targets.min()) == int(targets.max()):
             raise ValueError(f"task.column={self.column}: every sample is at step {int(targets.min())}; nothing can be learnt.")
+
+    @property
+    def num_outputs(self) -> int:
+        """A logit for each threshold."""
+        return self.steps - 1
 
     def head(self, embed_dim: int) -> nn.Module:
         """One direction and ``steps - 1`` thresholds."""
