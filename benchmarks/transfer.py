@@ -6,7 +6,8 @@
     python benchmarks/transfer.py --report                 # docs/explanation/policies.md and its pictures
 
 Rows are appended to ``benchmarks/transfer/``, so a run that was stopped goes on where it was. A row is a process of its own,
-with one thread. The learning rate of every policy alike is chosen among three on validation with seed 0, for each number of labels.
+with one thread. The learning rate of every policy alike is chosen among three on validation with seed 0, for each number of
+labels.
 """
 
 import argparse
