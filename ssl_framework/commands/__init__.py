@@ -8,6 +8,7 @@ VERBS: dict[str, str] = {
     "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",
     "evaluate": "measure a frozen encoder by kNN and linear probe, beside its floors",
     "embed": "write embeddings with ids and labels, as .npz or .parquet",
+    "detect": "train a detector of boxes on a pretrained encoder, from COCO's annotation files",
     "predict": "what a model of downstream says of a folder of images, as .csv or .parquet",
     "convert": "make an encoder file of weights of timm, torchvision, lightly, solo-learn, Hugging Face and others",
     "tasks": "list the pretext tasks: what they predict, and what keeps them from collapse",

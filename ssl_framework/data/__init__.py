@@ -1,6 +1,7 @@
 """Data sets: sources of images, their splits, and the module that hands out batches."""
 
 from ssl_framework.data.arrays import ArraySource, arrays
+from ssl_framework.data.boxes import Boxed, CocoBoxes
 from ssl_framework.data.cifar10 import cifar10
 from ssl_framework.data.datamodule import DataModule, Options
 from ssl_framework.data.digits import digits
@@ -14,6 +15,8 @@ from ssl_framework.data.torchvision import torchvision_dataset
 
 __all__ = [
     "ArraySource",
+    "Boxed",
+    "CocoBoxes",
     "DataModule",
     "FolderSource",
     "Labelled",

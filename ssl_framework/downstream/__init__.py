@@ -5,6 +5,7 @@ from ssl_framework.downstream.augment import Augmentation
 from ssl_framework.downstream.best import KeepBest
 from ssl_framework.downstream.choice import Auto, Choice, choose_freezing
 from ssl_framework.downstream.data import LabelledData
+from ssl_framework.downstream.detection import DetectionData, DetectionModule
 from ssl_framework.downstream.freezing import (
     BiasOnly,
     Freezer,
@@ -49,6 +50,8 @@ __all__ = [
     "BiasOnly",
     "Choice",
     "Classification",
+    "DetectionData",
+    "DetectionModule",
     "DownstreamModule",
     "Freezer",
     "Frozen",

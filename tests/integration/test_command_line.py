@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.checkpoint.training import checkpoints
-from ssl_framework.commands import compose, demo, downstream, embed, evaluate, predict, pretrain
+from ssl_framework.commands import compose, demo, detect, downstream, embed, evaluate, predict, pretrain
 from ssl_framework.commands.explain import choices_in
 from ssl_framework.commands.quiet import quiet
 from ssl_framework.data import FolderSource, digits, fit
@@ -162,6 +162,38 @@ def test_downstream_labels_the_pixels_of_camvid(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"size=\[1, 2, 3\]: give height and width"):
         downstream.run(compose.compose("downstream", [*said, "size=[1,2,3]"], folder=str(tmp_path / "f")))
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of torchmetrics and pycocotools
+def test_detect_trains_and_measures(tmp_path: Path) -> None:
+    words = ["data=digits", "pretext=simclr", "encoder=resnet_micro"]
+    pretrain.run(compose.compose("pretrain", [*SHORT, *words], folder=str(tmp_path / "run")))
+    (tmp_path / "images").mkdir()
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "digit"}]}
+    for number, image in enumerate(load_digits().images[:6]):
+        page = np.zeros((48, 64), np.uint8)
+        page[8:24, 16:32] = np.kron(image * 15, np.ones((2, 2))).astype(np.uint8)
+        Image.fromarray(page).save(tmp_path / "images" / f"{number}.png")
+        content["images"].append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 48})
+        content["annotations"].append({"id": number, "image_id": number, "category_id": 1, "bbox": [16, 8, 16, 16]})
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    where = [f"images={tmp_path / 'images'}", f"annotations={tmp_path / 'boxes.json'}"]
+    said = [f"encoder_file={tmp_path / 'run'}", *(f"{split}.{word}" for split in ("train", "test") for word in where)]
+    said += [
+        "shorter=48",
+        "longer=64",
+        "channels=16",
+        "batch_size=2",
+        "trainer.max_steps=2",
+        "trainer=cpu",
+        "trainer.progress_bar=false",
+    ]
+    result = detect.run(compose.compose("detect", said, folder=str(tmp_path / "d")))
+    assert 0 <= result["metrics"]["mean_average_precision"] <= 1
+    assert load_encoder(tmp_path / "d").encoder.num_layers == load_encoder(tmp_path / "run").encoder.num_layers
+    assert json.loads((tmp_path / "d" / "audit.json").read_text())["freezing"]["kind"] == "full"
+    with pytest.raises(ValueError, match=r"val.images=a, val.annotations=None: give both, or neither"):
+        detect.run(compose.compose("detect", [*said, "val.images=a"], folder=str(tmp_path / "e")))
 
 
 def test_low_rank_corrections_need_linear_layers(run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""Images with boxes around things, as COCO's annotation files have them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssl_framework.data.decode import decode, size_of
+
+_SHOWN = 3  # names in an error
+
+
+class Boxed(NamedTuple):
+    """An image and what is in it.
+
+    Attributes:
+        image: ``(C, H, W)`` uint8.
+        boxes: ``(n, 4)`` float32: left, top, right, bottom, in pixels.
+        labels: ``(n,)`` int64, 1 to C; 0 is the background.
+        crowd: ``(n,)`` bool: a group of things, which is not learnt from, and in which nothing that is found counts as wrong.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+
+
+class CocoBoxes:
+    """Boxes of an annotation file: https://cocodataset.org/#format-data, "object detection".
+
+    Boxes without area are left out and counted in `empty`; images without boxes stay: they show what nothing looks like.
+
+    Args:
+        images: the folder of the images.
+        annotations: the ``.json`` file.
+        channels: 3 reads RGB, 1 grey.
+        classes: names that the categories must be among, in their order (those of the training split).
+
+    Raises:
+        FileNotFoundError: no such folder or file, or images that are not there.
+        ValueError: the file is no such file; or a box lies outside its image, belongs to no image, or has an unknown category.
+    """
+
+    def __init__(
+        self, images: str | Path, annotations: str | Path, channels: int = 3, classes: tuple[str, ...] | None = None
+    ) -> None:
+        self.root, self.channels = Path(images), channels
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{images}: there is no such folder of images.")
+        content = _read(Path(annotations))
+        named = {int(one["id"]): str(one["name"]) for one in content["categories"]}
+        self.classes = classes or tuple(named[key] for key in sorted(named))
+        unknown = sorted(set(named.values()) - set(self.classes))
+        if unknown:
+            raise ValueError(
+                f"{annotations} has the category {unknown[0]!r}, and the training classes are {', '.join(self.classes)}."
+            )
+        number = {key: 1 + self.classes.index(name) for key, name in named.items()}
+        self._files = {int(one["id"]): one for one in sorted(content["images"], key=lambda one: int(one["id"]))}
+        self._ids = list(self._files)
+        self._require_files(annotations)
+        self._things: dict[int, list[tuple[list[float], int, bool]]] = {key: [] for key in self._ids}
+        self.empty = 0
+        for one in content["annotations"]:
+            self._add(one, number, annotations)
+
+    def _require_files(self, annotations: str | Path) -> None:
+        if not self._files:
+            raise ValueError(f"{annotations} lists no images: there is nothing to learn from.")
+        lost = [str(one["file_name"]) for one in self._files.values() if not (self.root / str(one["file_name"])).is_file()]
+        if lost:
+            names = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+            raise FileNotFoundError(
+                f"{len(lost)} of {len(self._files)} images are not in {self.root} ({names}): correct the folder."
+            )
+
+    def _add(self, one: dict[str, Any], number: dict[int, int], source: str | Path) -> None:
+        what = f"annotation {one.get('id')} of {source}"
+        if one.get("image_id") not in self._things:
+            raise ValueError(f"{what} belongs to image {one.get('image_id')}, which the file does not list.")
+        if one.get("category_id") not in number:
+            raise ValueError(f"{what} has category {one.get('category_id')}, which the file does not list.")
+        left, top, width, height = map(float, one["bbox"])
+        if width <= 0 or height <= 0:
+            self.empty += 1
+            return
+        image = self._files[int(one["image_id"])]
+        if left < -1 or top < -1 or left + width > float(image["width"]) + 1 or top + height > float(image["height"]) + 1:
+            raise ValueError(
+                f"{what} has the box {one['bbox']} (left, top, width, height), and its image is {image['width']} x "
+                f"{image['height']}: it lies outside. Boxes are in pixels, not in shares or corners."
+            )
+        box = [left, top, left + width, top + height]
+        self._things[int(one["image_id"])].append((box, number[int(one["category_id"])], bool(one.get("iscrowd", 0))))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def name(self, index: int) -> str:
+        """The path of an image."""
+        return str(self.root / str(self._files[self._ids[index]]["file_name"]))
+
+    def counts(self) -> dict[str, int]:
+        """How many boxes each class has."""
+        found = Counter(self.classes[label - 1] for things in self._things.values() for _, label, _ in things)
+        return {name: found[name] for name in self.classes}
+
+    def read(self, index: int) -> Boxed:
+        """One image with its boxes.
+
+        Raises:
+            ValueError: the file has another size than the annotations say.
+        """
+        one, path = self._files[self._ids[index]], Path(self.name(index))
+        if size_of(path) != (int(one["height"]), int(one["width"])):
+            height, width = size_of(path)
+            raise ValueError(f"{path} is {width} x {height}, and its annotation says {one['width']} x {one['height']}.")
+        things = self._things[self._ids[index]]
+        boxes = torch.tensor([box for box, _, _ in things], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([label for _, label, _ in things], dtype=torch.int64)
+        return Boxed(
+            decode(path, self.channels), boxes, labels, torch.tensor([crowd for *_, crowd in things], dtype=torch.bool)
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such annotation file.")
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON ({error}): give a COCO annotation file.") from error
+    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
+    if lacking:
+        raise ValueError(f"{path} lacks {', '.join(lacking)}: give a COCO annotation file of object detection.")
+    return content
