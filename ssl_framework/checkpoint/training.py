@@ -86,13 +86,15 @@ class SaveRun(Checkpoint):
         """Write the encoder alone; called on all ranks together."""
         module = cast(Exporting, pl_module)
         state = full_state(module.exported())  # every rank takes part where tensors are sharded
+        card = getattr(module, "card", None)  # phase 2 has none, and hands on what it was told of pretraining
+        made = {} if card is None else {"pretext": type(pl_module).__name__, "branch": card.exports}
         if trainer.is_global_zero:
             save_encoder(
                 module.exported(),
                 Path(trainer.default_root_dir),
                 state=state,
                 preprocessing=_preprocessing(module.views),
-                history={**self.history, "pretext": type(pl_module).__name__, "steps": trainer.global_step},
+                history={**self.history, **made, "steps": trainer.global_step},
             )
 
     def _due(self, trainer: pl.Trainer, step: int) -> bool:

@@ -133,6 +133,7 @@ class PretextModule(pl.LightningModule):
             raise ValueError(f"{name} needs views to train on: {name}(encoder, views=two_crops(...), optimizer=...).")
         if stage == "fit":
             run.require_steps(self.trainer)
+            self._require_branch()
         if self.channels_last:
             run.keep_channels_last(self)
         if self._data is not None:
@@ -141,6 +142,17 @@ class PretextModule(pl.LightningModule):
                 follower.begin(self._data.num_samples)
         else:
             rank_zero_info("Training on a plain DataLoader: fine for a trial, not exactly resumable. A DataModule is.")
+
+    def _require_branch(self) -> None:
+        """What phase 2 gets is the encoder that the card names: hours would pass before a wrong one is noticed, if ever."""
+        found, name = self.exported(), type(self).__name__
+        taught = any(found is part for module in self.modules() if isinstance(module, Teacher) for part in module.modules())
+        branch = "teacher" if taught else "student"
+        if branch != self.card.exports:
+            raise ValueError(
+                f"{name}.exported() gives the {branch}'s encoder, and its card says exports={self.card.exports!r}: one of the "
+                "two is wrong, and phase 2 would start from another encoder than is said."
+            )
 
     def configure_model(self) -> None:
         """Under FSDP2, shard encoder, teachers and the rest alike."""

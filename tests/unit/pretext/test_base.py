@@ -54,6 +54,17 @@ def test_a_trainer_that_counts_epochs_is_refused_with_the_remedy(tmp_path: Path)
         trainer.fit(simclr(), digits_data())
 
 
+def test_another_branch_than_the_card_names_is_refused(tmp_path: Path):
+    class Astray(BYOL):
+        def exported(self) -> nn.Module:
+            return next(part for part in self.modules() if isinstance(part, Teacher)).module.get_submodule("encoder")
+
+    encoder = resnet_micro(in_chans=1, img_size=8)
+    task = Astray(encoder, hidden_dim=16, projection_dim=8, views=digit_views(), optimizer=adamw(lr=1e-3))
+    with pytest.raises(ValueError, match=r"Astray.exported\(\) gives the teacher's encoder, .* exports='student'"):
+        fit(task, digits_data(), 1, tmp_path)
+
+
 @pytest.mark.parametrize("missing", ["views", "optimizer"])
 def test_what_is_missing_is_named(missing: str, tmp_path: Path):
     with pytest.raises(ValueError, match=rf"SimCLR needs .*{missing}"):
