@@ -10,7 +10,7 @@ VERBS: dict[str, str] = {
     "embed": "write embeddings with ids and labels, as .npz or .parquet",
     "detect": "train a detector of boxes on a pretrained encoder, from COCO's annotation files",
     "predict": "what a model of downstream says of a folder of images, as .csv or .parquet",
-    "convert": "make an encoder file of weights of timm, torchvision, lightly, solo-learn, Hugging Face and others",
+    "convert": "make an encoder file of weights of timm, torchvision, Hugging Face and others",
     "tasks": "list the pretext tasks: what they predict, and what keeps them from collapse",
     "demo": "pretrain and transfer on handwritten digits, and show that it paid, in under 3 minutes",
 }

@@ -15,7 +15,7 @@ import torch
 
 from ssl_framework.checkpoint import SaveRun, last_checkpoint, load_encoder
 from ssl_framework.encoders import vit_micro
-from ssl_framework.nn import Follower
+from ssl_framework.nn import Follower, Teacher
 from ssl_framework.optim import adamw
 from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Batch, Step
