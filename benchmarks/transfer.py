@@ -7,7 +7,7 @@
 
 Rows are appended to ``benchmarks/transfer/``, so a run that was stopped goes on where it was. A row is a process of its own,
 with one thread. The learning rate of every policy alike is chosen among three on validation with seed 0, for each number of
-labels; with all labels after one epoch of the three.
+labels; with all labels after 300 steps.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 import machine_record
 import transfer_report
-from transfer_cases import BUDGETS, CELLS, POLICIES, RATES, STEPS, Budget, Cell, encoder_folder, pretrain_words
+from transfer_cases import BUDGETS, CELLS, CHOICE, POLICIES, RATES, STEPS, Budget, Cell, encoder_folder, pretrain_words
 
 from ssl_framework import machine
 from ssl_framework.checkpoint import load_encoder
@@ -73,7 +73,9 @@ def transferred(cell: Cell, policy: Policy, budget: Budget, seed: int, rate: flo
         cut=cut,
         seed=seed,
     )
-    steps = STEPS[budget] or -(-(1 if judge == "val" else 3) * len(train) // 64)
+    steps = STEPS[budget] or -(-3 * len(train) // 64)
+    if judge == "val":
+        steps = min(steps, CHOICE)
     precision = machine.precision("cpu").name
     seconds = fit_quietly(
         module, LabelledData(train, batch_size=64, seed=seed), steps=steps, accelerator="cpu", precision=precision

@@ -38,8 +38,11 @@ POLICIES: dict[str, Policy] = {
 BUDGETS: dict[Budget, int] = {10: 5, 100: 5, "all": 2}
 """Labels a class, and seeds."""
 
-STEPS: dict[Budget, int | None] = {10: 300, 100: 600, "all": None}
+STEPS: dict[Budget, int | None] = {10: 150, 100: 300, "all": None}
 """Optimiser steps of 64; None: three epochs."""
+
+CHOICE = 300
+"""Steps at most that a learning rate is chosen by."""
 
 RATES = (3e-4, 1e-3, 3e-3)
 
