@@ -20,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, size=(40, 12, 12, 3), dtype=np.uint8)
     (folder / "empty").mkdir()
     for number, image in enumerate(pixels):
-        for target in ("some/a", "rotten/a", "nested/deep/er"):
+        for target in ("some/a", "rotten/a", "nested/deep/er", "single/a"):
             (folder / target).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / target / f"{number}.png")
     (folder / "some" / "b").mkdir()  # a class with no images
@@ -33,6 +33,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other" / "encoder.yaml").write_text(text.replace("name: resnet_micro", "name: vit_micro"))
     colour = {"mean": [0.5] * 3, "std": [0.3] * 3, "size": [12, 12], "channels": 3}
     save_encoder(resnet_micro(in_chans=3, img_size=12), folder / "colour", preprocessing=colour, history={})
+    for number, image in enumerate(pixels):
+        for split in ("train", "val", "test"):
+            for kind in ("images", "masks"):
+                (folder / "streets" / split / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / "streets" / split / "images" / f"{number}.png")
+            rows = 10 if number == 7 else 12
+            Image.fromarray(image[:rows, :, 0] % 3).save(folder / "streets" / split / "masks" / f"{number}.png")
+    (folder / "gap.csv").write_text("image,ink\n" + "".join(f"{row},{'' if row == 3 else row / 10}\n" for row in range(1797)))
     (folder / "damaged").mkdir()
     for name in ("encoder.yaml", "encoder.safetensors"):
         (folder / "damaged" / name).write_bytes((folder / "narrow" / name).read_bytes())
@@ -70,6 +78,33 @@ CASES = {
     "an encoder file that is not there": ("downstream encoder_file={place}/nothing", "nothing"),
     "more labels than there are": ("evaluate encoder_file={place}/narrow labels_per_class=[900]", "900"),
     "a patch that does not divide the image": ("pretrain encoder=vit_micro encoder.patch_size=3", "patch_size"),
+    "labels beyond the head": ("downstream encoder_file={place}/narrow task.num_classes=3", "labels run from 0 to 9"),
+    "masks of another size": (
+        "downstream encoder_file={place}/colour data=folder data.path={place}/streets data.within=images data.labels=false "
+        "data.size=[12,12] data.batch_size=8 task=segmentation task.num_classes=3 labels.masks=masks",
+        "masks/7.png",
+    ),
+    "an empty class": (
+        "downstream encoder_file={place}/colour data=folder data.path={place}/some data.size=[12,12] data.batch_size=8",
+        "some/b",
+    ),
+    "a single class": (
+        "downstream encoder_file={place}/colour data=folder data.path={place}/single data.size=[12,12] data.batch_size=8",
+        "num_classes=1",
+    ),
+    "a number that is missing": (
+        "downstream encoder_file={place}/narrow task=regression task.columns=[ink] labels.path={place}/gap.csv",
+        "digits[3]",
+    ),
+    "one label a class to compare depths by": (
+        "downstream encoder_file={place}/narrow labels_per_class=1 cut=auto",
+        "labels_per_class=2",
+    ),
+    "three channels for an encoder of one": (
+        "downstream encoder_file={place}/narrow data=folder data.path={place}/streets data.labels=false data.size=[12,12]",
+        "channels",
+    ),
+    "LoRA without linear layers": ("downstream encoder_file={place}/narrow freezing=lora", "norm_only"),
     "too short for a warm-up": ("pretrain optimizer.warmup_steps=50", "warmup_steps"),
 }
 

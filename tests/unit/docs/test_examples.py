@@ -152,3 +152,15 @@ def test_the_tutorial_loss_is_the_papers():
     z = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
     pairs = [torch.exp(-2 * (z[i] - z[j]).square().sum()) for i in range(5) for j in range(i)]
     assert namespace["Uniformity"]()(z).item() == pytest.approx((sum(pairs) / len(pairs)).log().item(), rel=1e-12)
+
+
+def test_mistakes_that_the_audit_s_table_lists_are_planted_by_tests():
+    """Each row of the page names a test, in a file of its folder or one that the row names."""
+    page = (ROOT / "docs" / "transfer.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "`test_" in line]
+    assert len(rows) >= 14
+    for row in rows:
+        *_, named = row.split("|")[:-1]
+        (test,) = re.findall(r"`(test_\w+)(?:\[\w+\])?`", named)
+        files = re.findall(r"`(tests/\S+\.py)`", named) or ["tests/unit/downstream/test_audit.py"]
+        assert f"def {test}(" in (ROOT / files[0]).read_text(), row

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import timm
 import torch
+import torchvision
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.optim.swa_utils import update_bn
@@ -30,7 +31,7 @@ from ssl_framework.downstream import (
     fingerprint,
 )
 from ssl_framework.downstream.freezing import Freezer
-from ssl_framework.encoders import resnet_micro
+from ssl_framework.encoders import Adapter, resnet_micro
 from ssl_framework.optim import sgd
 
 from .conftest import PREPROCESSING, VIT, make_module, make_split, small_vit
@@ -354,14 +355,29 @@ def test_two_processes_equal_one(name):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=key)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_what_is_frozen_is_the_same_to_the_bit(encoder, precision):
+def test_what_is_frozen_is_the_same_to_the_bit(encoder, precision, processes):
     module = make_module(encoder, freezing=LastN(n=1))
-    before = dict(module.freezer.frozen())
-    digests = {name: fingerprint([(name, tensor)]) for name, tensor in before.items()}
-    _fit(module, precision=precision)
+    digests = {name: fingerprint([(name, tensor)]) for name, tensor in module.freezer.frozen()}
+    learning = fingerprint(module.encoder.get_submodule("model.layer4"))
+    options = {"devices": 2, "strategy": "ddp_fork"} if processes == 2 else {}
+    _fit(module, precision=precision, **options)
     assert {name: fingerprint([(name, tensor)]) for name, tensor in module.freezer.frozen()} == digests
     assert any(name.endswith("running_mean") for name in digests)
+    assert fingerprint(module.encoder.get_submodule("model.layer4")) != learning  # weights came back from the processes
+
+
+def test_paths_of_torchvision_are_dropped_where_it_learns_and_nowhere_else():
+    model = torchvision.models.convnext_tiny(stochastic_depth_prob=0.9)
+    encoder = Adapter(model, ["features.1", "features.3", "features.5", "features.7"], img_size=32)
+    colour = {"mean": [0.5] * 3, "std": [0.3] * 3, "size": [32, 32], "channels": 3}
+    module = make_module(encoder, freezing=LastN(n=1), preprocessing=colour)
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 32, 32)
+    with torch.no_grad():
+        first, second = (module.encoder(x, layers=range(4)).layers for _ in range(2))
+    assert [torch.equal(a, b) for a, b in zip(first, second, strict=True)] == [True, True, True, False]
 
 
 def test_depths_are_found_once_and_leave_no_trace(encoder):
