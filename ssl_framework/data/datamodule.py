@@ -27,6 +27,7 @@ from ssl_framework.types import BadSampleError, Batch, Facts, Source, ViewMaker
 SplitName: TypeAlias = Literal["train", "val", "test"]
 Loader: TypeAlias = BatchStream | ReadAhead | DataLoader[Batch]
 
+_TEST_REMEDY = "give test data, or data.test_share=0.2, here and where the encoder is pretrained, so that it sees none of them"
 _MEASURE = 0x57A7  # names this use of the seed
 _MEASURED_IN_MEMORY = 10_000
 _MEASURED_DECODED = 1_000  # the error of a mean is then below 0.01; decoding more would keep the user waiting
@@ -221,7 +222,7 @@ class DataModule(pl.LightningDataModule):
         """
         source = self._splits.get(name)
         if source is None or len(source) == 0:
-            remedy = {"val": "give data.val_share above 0", "test": "give test data, or measure on val"}.get(name)
+            remedy = {"val": "give data.val_share above 0", "test": _TEST_REMEDY}.get(name)
             if name == "val" and self._val_carved and self.val_share > 0:
                 learn = self._splits["train"]
                 few = "images" if learn is None or learn.targets is None else "images per class"

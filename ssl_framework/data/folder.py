@@ -12,7 +12,7 @@ from ssl_framework.data.datamodule import DataModule, Options, read_as
 from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
 from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import existing
-from ssl_framework.data.split import carve
+from ssl_framework.data.split import carve_test
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """What counts as an image file, upper or lower case."""
@@ -132,20 +132,20 @@ class FolderSource:
 def folder(
     path: str | Path | None,
     labels: bool | None = None,
-    test_share: float = 0.2,
+    test_share: float | None = None,
     within: str | None = None,
     **options: Unpack[Options],
 ) -> DataModule:
     """Your own images.
 
     ``path/train``, ``path/val`` and ``path/test`` are the splits where all folders of ``path`` bear such names; where none
-    does, validation and test are carved from all images of ``path``. Without labels nothing is carved for the test, since
-    nothing could be measured on it.
+    does, validation and test are carved from all images of ``path``. Without labels nothing is carved for the test unless
+    `test_share` says so, since it is of no use but to tasks whose labels lie elsewhere, in a table or in masks.
 
     Args:
         path: the folder.
         labels: whether the first folders are classes; None: if every image lies in one, and none deeper.
-        test_share: carved for the test split where there is no ``test``.
+        test_share: carved for the test split where there is no ``test``; None: 0.2 with labels, 0 without.
         within: only images in folders of this name, ``images`` beside ``masks`` for one; None: all.
         options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
 
@@ -164,9 +164,8 @@ def folder(
         FolderSource(parts[name], channels, has_labels, train.classes, within) if name in parts else None
         for name in ("val", "test")
     )
-    if test is None and has_labels:
-        stays, carved = carve(train, test_share, options.get("split_seed", 0))
-        return DataModule(stays, val, carved, name=str(root), **options)
+    if test is None:
+        train, test = carve_test(train, test_share, options.get("split_seed", 0))
     return DataModule(train, val, test, name=str(root), **options)
 
 

@@ -12,8 +12,8 @@ from ssl_framework.data.datamodule import DataModule, Options, read_as
 from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
 from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import data_path
-from ssl_framework.data.split import carve
-from ssl_framework.types import BadSampleError
+from ssl_framework.data.split import carve_test
+from ssl_framework.types import BadSampleError, Source
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SHARDS = _SPLITS | {"training": "train", "eval": "val", "evaluation": "val", "testing": "test"}
@@ -118,7 +118,7 @@ def parquet(
     path: str | Path | None,
     image_column: str = "img",
     label_column: str | None = "label",
-    test_share: float = 0.2,
+    test_share: float | None = None,
     **options: Unpack[Options],
 ) -> DataModule:
     """A table of images.
@@ -129,7 +129,7 @@ def parquet(
             on the hub, and fetched.
         image_column: holds the bytes.
         label_column: holds the labels, numbers or names; None: no labels.
-        test_share: carved for the test split where the table has none and is labelled.
+        test_share: carved for the test split where the table has none; None: 0.2 with labels, 0 without.
         options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
 
     Raises:
@@ -150,10 +150,10 @@ def parquet(
             _undecoded(tables[split], image_column), image_column, label_column, channels, name, known, files.get(split, ())
         )
     train, test = sources["train"], sources.get("test")
-    if test is None and label_column is not None:
-        stays, carved = carve(train, test_share, options.get("split_seed", 0))
-        return DataModule(stays, sources.get("val"), carved, name=str(path), **options)
-    return DataModule(train, sources.get("val"), test, name=str(path), **options)
+    learn: Source = train
+    if test is None:
+        learn, test = carve_test(train, test_share, options.get("split_seed", 0))
+    return DataModule(learn, sources.get("val"), test, name=str(path), **options)
 
 
 def shards(root: Path) -> dict[str, list[Path]]:

@@ -131,6 +131,20 @@ def carve(source: Source, share: float, seed: int) -> tuple[Source, Part]:
     return (source if len(carved) == 0 else Part(source, stays)), Part(source, carved)
 
 
+def carve_test(source: Source, share: float | None, seed: int) -> tuple[Source, Source | None]:
+    """What to train on and what to test on, of a source that has no test split of its own.
+
+    Args:
+        source: the whole.
+        share: of the test; None: 0.2 of what has labels, and nothing of what has none.
+        seed: see `carve`.
+    """
+    if share is None:
+        share = 0.0 if source.targets is None else 0.2
+    learn, test = carve(source, share, seed)
+    return learn, test if len(test) else None
+
+
 def by_class(targets: Sequence[int] | np.ndarray | Tensor) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
     """Positions of each class, in the order of the data."""
     labels = torch.as_tensor(targets).numpy()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ssl_framework.data import FolderSource, folder
+from ssl_framework.data import FolderSource, Masks, folder
 
 SIZE = {"size": [4, 4], "batch_size": 2}
 
@@ -84,6 +84,18 @@ def test_a_split_that_lacks_a_class_keeps_the_numbers(kit: Any, tmp_path: Path) 
     classes(tmp_path / "train", kit)
     classes(tmp_path / "test", kit, names=("cat",))
     assert set(folder(tmp_path, **SIZE).test_split().targets.tolist()) == {1}
+
+
+def test_a_test_split_of_unlabelled_images_is_carved_where_it_is_asked_for(kit: Any, tmp_path: Path) -> None:
+    for i in range(20):
+        kit.picture(tmp_path / f"{i}.jpg")
+    with pytest.raises(ValueError, match=r"no test split: give test data, or data\.test_share="):
+        folder(tmp_path, **SIZE).split("test", masks=Masks("images", "masks"))
+    data = folder(tmp_path, test_share=0.25, **SIZE)
+    test = data.split("test", masks=Masks("images", "masks"))
+    assert len(test) == 5
+    learnt = {data.train.name(i) for i in range(len(data.train))}
+    assert not learnt & {test.name(i) for i in range(5)}
 
 
 @pytest.mark.parametrize("place", ["", "deep/er/", "2024/"])
