@@ -71,6 +71,9 @@ def load_model(folder: str | Path, *, allow_target: Sequence[str] = ()) -> Loade
         ValueError: one of them is missing or damaged, or the head belongs to another encoder.
     """
     folder = Path(folder)
+    seeds = sorted(path.parent for path in folder.glob("seed-*/head.yaml"))
+    if seeds and not (folder / "head.yaml").is_file():
+        raise ValueError(f"{folder} holds {len(seeds)} models, one for each seed: give one of them, such as {seeds[0]}.")
     encoder = load_encoder(folder, allow_target=allow_target)
     tensors, description = folder / "head.safetensors", folder / "head.yaml"
     for file in (description, tensors):

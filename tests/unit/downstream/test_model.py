@@ -123,6 +123,13 @@ def test_a_damaged_or_missing_head_is_told(encoder, tmp_path: Path):
         DownstreamModule.load(tmp_path)
 
 
+def test_a_run_of_several_seeds_names_them(encoder, tmp_path: Path):
+    for seed in (3, 4):
+        make_module(encoder).save(tmp_path / f"seed-{seed}")
+    with pytest.raises(ValueError, match=r"holds 2 models, one for each seed: give one of them, such as .*seed-3"):
+        DownstreamModule.load(tmp_path)
+
+
 def test_a_task_that_nobody_knows_is_told(encoder, tmp_path: Path):
     make_module(encoder).save(tmp_path)
     file = tmp_path / "head.yaml"
