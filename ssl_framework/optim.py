@@ -131,6 +131,18 @@ class OptimizerSpec:
         ratio = global_batch / 256
         return self.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.scale_lr]
 
+    def schedule(self, total_steps: int) -> Callable[[int], float]:
+        """The multiple of the peak rate at each step.
+
+        Raises:
+            ValueError: `total_steps` is not positive, or the warm-up does not fit into it.
+        """
+        share = math.floor(self.warmup_share * max(total_steps, 0))
+        warmup = share if self.warmup_steps is None else self.warmup_steps
+        factor = partial(warmup_cosine, total_steps=total_steps, warmup_steps=warmup, end=self.final_share)
+        factor(0)
+        return factor
+
     def build(
         self,
         module: nn.Module,
@@ -158,10 +170,7 @@ class OptimizerSpec:
         Raises:
             ValueError: nothing is trainable, `total_steps` is not positive, or the warm-up does not fit into it.
         """
-        share = math.floor(self.warmup_share * max(total_steps, 0))
-        warmup = share if self.warmup_steps is None else self.warmup_steps
-        factor = partial(warmup_cosine, total_steps=total_steps, warmup_steps=warmup, end=self.final_share)
-        factor(0)  # refuses an impossible schedule before anything is built
+        factor = self.schedule(total_steps)
         peak = self.peak_lr(global_batch)
         groups = [
             {"lr": peak * g["lr_scale"], "initial_lr": peak * g["lr_scale"], **g}

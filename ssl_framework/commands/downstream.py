@@ -14,7 +14,7 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.data import DataModule, Labelled, Masks, Table
-from ssl_framework.downstream import Auto, DownstreamModule, KeepBest, LabelledData, Policy, Task, choose_freezing
+from ssl_framework.downstream import Auto, DownstreamModule, KeepBest, LabelledData, Policy, Several, Task, choose_freezing
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import depth_curve
 from ssl_framework.run import compile_in_place
@@ -122,6 +122,7 @@ def _made(
             labelled.val,
             steps=options["max_steps"] or epochs,
             batch_size=labelled.batch_size,
+            balanced=labelled.balanced,
             seed=seed,
             accelerator="cpu" if build.device(options["accelerator"]).type == "cpu" else "gpu",
             precision=build.precision(settings, options["accelerator"]),
@@ -177,6 +178,10 @@ def _cut(settings: Settings, loaded: Loaded, facts: Facts, train: Labelled, seed
     task = task_of(settings, facts, train)
     if task.on_tokens:
         raise ValueError(f"cut=auto compares vectors of images, and {task.kind} labels their places: say cut=N.")
+    if isinstance(task, Several):
+        raise ValueError(
+            "cut=auto asks one task which layers to keep, and these are several: ask with one of them, or say cut=N."
+        )
     targets = task.targets(train)
     curve = depth_curve(
         encoder, train, plain(**preprocessing_of(settings, loaded)).center, targets, seed=seed, device=build.device(accelerator)

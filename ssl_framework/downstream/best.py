@@ -1,5 +1,6 @@
 """Model choice on validation: the best weights are kept in memory, and training may end when they get no better."""
 
+import math
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -26,6 +27,20 @@ class KeepBest(EarlyStopping):
         super().__init__(monitor, mode=mode, patience=patience or 10**9, min_delta=0.0, check_on_train_epoch_end=False)
         self.best: dict[str, Tensor] = {}
         self.best_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a training that ends before its first validation.
+
+        Raises:
+            ValueError: there would be nothing to choose from.
+        """
+        del pl_module
+        steps = trainer.max_steps * trainer.accumulate_grad_batches
+        if (trainer.val_check_batch or math.inf) > steps or not sum(trainer.num_val_batches):
+            raise ValueError(
+                f"choose=best takes the weights of the best validation, and there would be none in {trainer.max_steps} steps: "
+                "set trainer.val_check_interval below them and give validation samples."
+            )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if this is the best validation so far."""

@@ -60,6 +60,7 @@ def choose_freezing(
     *,
     steps: int,
     batch_size: int = 64,
+    balanced: bool = False,
     seed: int = 0,
     accelerator: str = "cpu",
     precision: Any = 32,
@@ -73,18 +74,21 @@ def choose_freezing(
         val: labels to judge on; None: a third of `train`, of each class.
         steps: of the training that follows.
         batch_size: samples of a step.
+        balanced: see `LabelledData`.
         seed: of the order, and of what is held out.
         accelerator: Lightning's.
         precision: Lightning's.
     """
     learnt, judge = train.held_out(1 / 3, seed) if val is None else (train, val)
     if min(len(learnt), len(judge)) < _FEWEST:
-        return Choice(Frozen(), f"freezing=auto: frozen, because {len(train)} labels are too few to compare anything on")
+        few = f"{len(learnt)} labels to learn from and {len(judge)} to judge on"
+        return Choice(Frozen(), f"freezing=auto: frozen, because {few} are too few to compare anything")
     if len(judge) > auto.most:
         judge = judge.some(auto.most, seed)
     short = min(steps, auto.steps)
+    data = LabelledData(learnt, batch_size=min(batch_size, len(learnt)), seed=seed, balanced=balanced)
     probe, tuned = (
-        _badness(make(policy, learnt), learnt, judge, short, batch_size, seed, accelerator, precision)
+        _badness(_shortened(make(policy, learnt), steps), data, judge, short, accelerator, precision)
         for policy in (Frozen(), LpFt())
     )
     difference = probe - tuned
@@ -98,18 +102,20 @@ def choose_freezing(
     return Choice(LpFt() if better else Frozen(), said, gain, error)
 
 
+def _shortened(module: DownstreamModule, steps: int) -> DownstreamModule:
+    """A warm-up of so many steps takes the share that it has of the training that follows."""
+    spec = module.optimizer
+    if spec is not None and spec.warmup_steps is not None:
+        share = min(1.0, spec.warmup_steps / steps)
+        module.optimizer = dataclasses.replace(spec, warmup_steps=None, warmup_share=share)
+    return module
+
+
 def _badness(
-    module: DownstreamModule,
-    train: Labelled,
-    judge: Labelled,
-    steps: int,
-    batch_size: int,
-    seed: int,
-    accelerator: str,
-    precision: Any,
+    module: DownstreamModule, data: LabelledData, judge: Labelled, steps: int, accelerator: str, precision: Any
 ) -> Tensor:
     """``(N,)`` float64 of each sample to judge on."""
-    data = LabelledData(train, batch_size=min(batch_size, len(train)), seed=seed)
+    data.position = 0
     fit_quietly(module, data, steps=steps, accelerator=accelerator, precision=precision)
     outputs = module.outputs(judge)
     return module.task.badness(outputs, module.task.targets(judge)).double()

@@ -56,6 +56,7 @@ class LabelledData(pl.LightningDataModule):
         self.workers = workers
         self.seed, self.balanced = seed, balanced
         self._rows = _evenly(train.targets) if balanced else torch.arange(len(train))
+        self._repeat = _repeats(self._rows)
         self.position = 0
         self._read: Callable[[Labelled], Tensor] = _classes
 
@@ -85,7 +86,8 @@ class LabelledData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless batches from `position` on."""
         order = EndlessOrder(len(self._rows), self.batch_size, self.seed)
-        return self._loader(_Training(self.train, self._read(self.train), self._rows, order, self.position, *self._place))
+        rows = torch.stack([self._rows, self._repeat])
+        return self._loader(_Training(self.train, self._read(self.train), rows, order, self.position, *self._place))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Each sample once."""
@@ -153,7 +155,9 @@ class _Training(IterableDataset[Batch]):
     def __init__(
         self, split: Labelled, targets: Tensor, among: Tensor, order: EndlessOrder, start: int, rank: int, world: int
     ) -> None:
-        self.split, self.targets, self.among, self.order, self.start = split, targets, among, order, start
+        self.split, self.targets, self.order, self.start = split, targets, order, start
+        self.among, self.repeat = among
+        self.passes = int(self.repeat.max()) + 1  # of one sample in a pass over all: each with crops of its own
         self.share = order.batch_size // world
         self.mine = slice(rank * self.share, (rank + 1) * self.share)
 
@@ -161,6 +165,7 @@ class _Training(IterableDataset[Batch]):
         first, step = _worker()
         for k in itertools.count(self.start + first, step):
             rows, epoch = (torch.from_numpy(numbers[self.mine].copy()) for numbers in self.order.batch(k))
+            epoch = epoch * self.passes + self.repeat[rows]
             yield _batch(self.split, self.targets, self.among[rows])._replace(epoch=epoch)
 
 
@@ -189,6 +194,16 @@ def _evenly(targets: Tensor) -> Tensor:
     found = [(targets == label).nonzero()[:, 0] for label in targets.unique()]
     most = max(map(len, found))
     return torch.cat([rows.repeat(-(-most // len(rows)))[:most] for rows in found])
+
+
+def _repeats(rows: Tensor) -> Tensor:
+    """How often each row came before: 0 where it comes for the first time."""
+    order = rows.argsort(stable=True)
+    ranked = rows[order]
+    first = torch.searchsorted(ranked, ranked)
+    repeats = torch.empty_like(rows)
+    repeats[order] = torch.arange(len(rows)) - first
+    return repeats
 
 
 def _classes(split: Labelled) -> Tensor:

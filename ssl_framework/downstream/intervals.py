@@ -13,6 +13,10 @@ from ssl_framework import keyed
 _STREAM = 0xB007  # names this use of the seed
 
 
+def _alone() -> bool:
+    return False
+
+
 class Readouts(Metric):
     """Keeps what metrics are made of, sample by sample, of all processes."""
 
@@ -54,6 +58,8 @@ def bootstrap(
     """
     generator = torch.Generator().manual_seed(keyed.mix_numbers(seed, _STREAM))
     fresh = metrics()
+    for part in (inner for metric in fresh.values() for inner in metric.modules() if isinstance(inner, Metric)):
+        part.distributed_available_fn = _alone  # every process has all samples already, and on the CPU
     values: dict[str, list[float]] = {name: [] for name in fresh}
     for _ in range(draws):
         rows = torch.randint(len(targets), (len(targets),), generator=generator)

@@ -103,7 +103,13 @@ class DownstreamModule(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` uint8 images, of any one size, to the head's outputs ``(B, ...)``."""
-        return self.head(self.encoder(self.views.center(images), layers=self.head.layers))
+        return self.head(self.encoder(self._seen(images), layers=self.head.layers))
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """Images as the encoder sees them, in the precision of its weights."""
+        x = self.views.center(images)
+        like = next((p for p in self.encoder.parameters() if p.is_floating_point()), x)
+        return x.to(like.dtype)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -172,7 +178,7 @@ class DownstreamModule(pl.LightningModule):
         self.eval()
         pooled: list[Tensor] = []
         for rows in torch.arange(len(train)).split(batch_size):
-            x = self.views.center(train.images(rows).to(self.device))
+            x = self._seen(train.images(rows).to(self.device))
             pooled.append(self.head.pool(self.encoder(x, layers=self.head.layers)))
         self.head.task.remember(torch.cat(pooled), self.task.targets(train).to(self.device))
         self.train(training)
@@ -221,6 +227,7 @@ class DownstreamModule(pl.LightningModule):
         """Refuse what would train wrongly, before anything runs."""
         if stage == "fit":
             run.require_steps(self.trainer)
+            self._require_warmup()
         if self.channels_last:
             run.keep_channels_last(self)
         if self._data is None:
@@ -229,6 +236,18 @@ class DownstreamModule(pl.LightningModule):
         for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):
             if split is not None:
                 self._check(split)
+
+    def _require_warmup(self) -> None:
+        """Refuse a warm-up that does not fit into each stage's cycle: a later one would stop the run in its middle."""
+        if self.optimizer is None:
+            return
+        for stage in range(self.encoder.num_layers + 2):
+            first, last = self._cycle(stage)
+            try:
+                self.optimizer.schedule(last - first)
+            except ValueError as error:
+                kind = self.freezer.policy.kind
+                raise ValueError(f"freezing={kind} lets the rate rise anew for steps {first} to {last}: {error}") from error
 
     def configure_optimizers(self) -> Any:
         """The optimiser over what learns, and its schedule over steps."""
@@ -278,7 +297,9 @@ class DownstreamModule(pl.LightningModule):
             self.audit.unchanged()
         else:
             if self.freezer.policy.batch_norm == "recompute":
-                self.freezer.recompute(self.views.center(x.to(self.device)) for x, _ in self._data.train.batches(_AT_ONCE))
+                train = self._data.train
+                parts = torch.arange(len(train)).tensor_split(-(-len(train) // _AT_ONCE))  # as large, give or take one
+                self.freezer.recompute(self._seen(train.images(rows).to(self.device)) for rows in parts)
                 self.train()
             self.audit.watch(self.trainer.global_step)
         self.audit.images(self._data.train, self.views)

@@ -127,7 +127,9 @@ def _folds(split: Labelled, targets: Tensor, folds: int, seed: int) -> Tensor:
     rarest = min(groups, key=len)
     count = min(folds, len(rarest))
     if count < 2:
-        named = f"class {split.classes[int(targets[rarest[0]])]!r} has" if len(groups) > 1 else "there is"
+        label = int(targets[rarest[0]].reshape(-1)[0])
+        name = repr(split.classes[label]) if split.table is None and label < len(split.classes) else str(label)
+        named = f"class {name} has" if len(groups) > 1 else "there is"
         raise ValueError(
             f"cut=auto compares depths by cross-validation, which needs 2 labels of each class, and {named} {len(rarest)}: "
             "give more labels (labels_per_class=2 and more), or say how many layers to cut."
@@ -147,15 +149,17 @@ def _accuracies(x: Tensor, y: Tensor, held: Tensor, penalties: Sequence[float]) 
 
 
 def _explained(x: Tensor, y: Tensor, held: Tensor, penalties: Sequence[float]) -> Tensor:
-    """``(P,)`` shares of the variance explained on what is held out, the mean over columns."""
-    std, mean = torch.std_mean(y[~held].double(), dim=0, correction=0)
-    scale, target = rescaler(x[~held].double()), (y.double() - mean) / std.clamp(min=1e-12)
+    """``(P,)`` shares of the variance explained on what is held out, the mean over columns.
+
+    The variance is that of all targets: in one fold a column may be constant, and one sample has none.
+    """
+    std, mean = y.double().std(dim=0, correction=0), y[~held].double().mean(dim=0)
+    scale, target = rescaler(x[~held].double()), (y.double() - mean) / torch.where(std > 0, std, 1.0)
     learnt, asked = scale(x[~held]).numpy(), scale(x[held]).numpy()
     truth = target[held]
-    spread = (truth - truth.mean(dim=0)).square().sum(dim=0).clamp(min=1e-12)
     shares: list[Tensor] = []
     for penalty in penalties:
         model = Ridge(alpha=penalty * len(learnt)).fit(learnt, target[~held].numpy())
         missed = truth - torch.from_numpy(model.predict(asked)).reshape(truth.shape)
-        shares.append((1 - missed.square().sum(dim=0) / spread).mean())
+        shares.append((1 - missed.square().mean(dim=0)).mean())
     return torch.stack(shares)

@@ -32,7 +32,7 @@ class Freezer:
         self._fixed = {name for name, p in self.encoder.named_parameters(remove_duplicate=False) if not p.requires_grad}
         like = next((p for p in self.encoder.parameters() if p.is_floating_point()), example)
         found = depths(encoder, example.to(like))
-        policy.alter(self.encoder)
+        policy.alter(self.encoder, example.to(like))
         n = encoder.num_layers
         self.places = {name: Place(name, found.get(name, 0), n, owner) for name, owner in _owners(self.encoder)}
         self._norms = [name for name, part in self.encoder.named_modules() if isinstance(part, _BatchNorm)]
@@ -71,22 +71,28 @@ class Freezer:
         for name, parameter in self.encoder.named_parameters(remove_duplicate=False):
             if not parameter.requires_grad:
                 yield name, parameter
-        moving = tuple(f"{name}." for name in self._norms if self._trains(name))
         for name, buffer in self.encoder.named_buffers(remove_duplicate=False):
-            if not name.startswith(moving):
+            if not self._trains(name.rpartition(".")[0]):  # what learns may have statistics of its own, such as a spectral norm
                 yield name, buffer
 
     def recompute(self, batches: Iterator[Tensor]) -> None:
-        """BatchNorm's statistics anew, over normalised images: the mean over batches, as torch's ``update_bn`` has it."""
+        """BatchNorm's statistics anew, over normalised images: the mean over batches, as torch's ``update_bn`` has it.
+
+        Args:
+            batches: ``(B, C, H, W)``; each counts by its size. None should be of one image, which may have no variance.
+        """
         norms = [cast(_BatchNorm, self.encoder.get_submodule(name)) for name in self._norms]
         momenta = [norm.momentum for norm in norms]
         self.encoder.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # each batch counts the same
             norm.training = True
+        seen = 0
         with torch.no_grad():
             for images in batches:
+                seen += len(images)
+                for norm in norms:
+                    norm.momentum = len(images) / seen
                 self.encoder(images)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

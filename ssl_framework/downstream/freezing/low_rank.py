@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ssl_framework.downstream.freezing.policy import Place, Policy, positive
+from ssl_framework.types import Encoder
 
 _ADDED = "lora_"  # in the names of what peft adds
 
@@ -18,7 +20,8 @@ class Lora(Policy):
 
     Hu et al., 2021, https://arxiv.org/abs/2106.09685, by Hugging Face's peft (``pip install "ssl-framework[lora]"``). The saved
     encoder is a plain one of the architecture that was loaded. Only linear layers: an encoder without any, such as a ResNet, is
-    refused; convolutions of another that has some (ConvNeXt) stay frozen.
+    refused; convolutions of another that has some (ConvNeXt) stay frozen. So do linear layers that are not called, since
+    their weight is read (``qkv`` of BEiT and EVA-02, ``out_proj`` of torchvision's ViT): a correction beside one does nothing.
 
     Args:
         rank: of the corrections; 8 (section 7.2: 4 to 8 suffice).
@@ -41,9 +44,10 @@ class Lora(Policy):
         """`encoder_lr` for what was added."""
         return self.encoder_lr if _ADDED in place.name else 0.0
 
-    def alter(self, encoder: nn.Module) -> None:
-        """Put a correction beside each linear layer."""
+    def alter(self, encoder: nn.Module, example: Tensor) -> None:
+        """Put a correction beside each linear layer that is called."""
         layers = [name for name, part in encoder.named_modules() if isinstance(part, nn.Linear)]
+        called = _called(encoder, layers, example)
         if not layers:
             raise ValueError(
                 f"freezing=lora: this {type(encoder).__name__} has no linear layer, and LoRA corrects only those. Take a "
@@ -54,6 +58,13 @@ class Lora(Policy):
         if missing:
             known = sorted({name.rpartition(".")[2] for name in layers})
             raise ValueError(f"freezing.targets: no linear layer ends in {', '.join(missing)}. There are {', '.join(known)}.")
+        mute = [name for name in chosen if name not in called] if self.targets else []
+        if mute:
+            raise ValueError(
+                f"freezing.targets: {mute[0]} and {len(mute) - 1} others of this {type(encoder).__name__} are read and never "
+                "called, so a correction beside them would do nothing: leave them out."
+            )
+        chosen = [name for name in chosen if name in called]
         peft = _peft()
         config = peft.LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=chosen)
         peft.inject_adapter_in_model(config, encoder)
@@ -71,6 +82,21 @@ class Lora(Policy):
     def state(self) -> dict[str, Any]:
         """Its words as a plain list."""
         return {**super().state(), "targets": list(self.targets)}
+
+
+def _called(encoder: nn.Module, layers: Sequence[str], example: Tensor) -> set[str]:
+    """Names of the modules whose ``forward`` runs."""
+    called: set[str] = set()
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: called.add(name)
+
+    hooks = [encoder.get_submodule(name).register_forward_hook(note(name)) for name in layers]
+    with torch.no_grad():
+        encoder(example, layers=range(cast(Encoder, encoder).num_layers))
+    for hook in hooks:
+        hook.remove()
+    return called
 
 
 def _peft() -> Any:

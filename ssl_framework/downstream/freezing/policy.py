@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 Statistics = Literal["frozen", "adapt", "recompute"]
 
@@ -75,8 +75,12 @@ class Policy:
         """First step, and the one after the last, of the learning rate's rise and fall that a stage belongs to."""
         return 0, total
 
-    def alter(self, encoder: nn.Module) -> None:
+    def alter(self, encoder: nn.Module, example: Tensor) -> None:
         """Add to the encoder what learns in its place; nothing, for most.
+
+        Args:
+            encoder: in evaluation mode.
+            example: ``(1, C, H, W)`` that it takes.
 
         Raises:
             ValueError: this encoder cannot have it.

@@ -72,6 +72,17 @@ def test_the_best_weights_survive_a_stop(encoder):
     assert float(again.best_score) == pytest.approx(0.9)
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `list`")
+def test_a_training_that_ends_before_its_first_validation_is_refused(encoder):
+    module = make_module(encoder)
+    data = LabelledData(make_split(24), make_split(12, name="val", seed=1), batch_size=8)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    for val, options in ((data, {"val_every": 50}), (LabelledData(make_split(24), batch_size=8), {"val_every": 2})):
+        trainer = run.trainer(steps=5, data=val, callbacks=[KeepBest("val/accuracy", "max")], **options, **quiet)
+        with pytest.raises(ValueError, match="choose=best takes the weights of the best validation, and there would be none"):
+            trainer.fit(module, datamodule=val)
+
+
 def test_a_patience_of_nothing_is_refused():
     with pytest.raises(ValueError, match="patience=0"):
         KeepBest("val/accuracy", "max", 0)

@@ -1,9 +1,12 @@
 """Frozen or fine-tuned: by what is measured on validation, and never by what cannot be measured."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from ssl_framework.downstream import Auto, Frozen, LpFt, choose_freezing
+from ssl_framework.optim import sgd
 
 from .conftest import make_module, make_split
 
@@ -31,7 +34,7 @@ def test_labels_that_are_too_few_are_not_compared_on(encoder):
     choice = choose_freezing(Auto(), _maker(encoder), make_split(60).subset(2, 0), None, steps=5)
     assert choice.policy == Frozen()
     assert choice.gain is None
-    assert "6 labels are too few" in choice.reason
+    assert "3 labels to learn from and 3 to judge on are too few" in choice.reason
 
 
 def test_both_are_trained_and_compared_for_real(encoder):
@@ -42,11 +45,33 @@ def test_both_are_trained_and_compared_for_real(encoder):
     assert choice.policy == (LpFt() if choice.gain > choice.error else Frozen())
 
 
+def test_a_warm_up_of_the_long_training_is_shortened_with_it(encoder):
+    """Half of 400 steps, and so two of four, of which `LpFt` has two for each of its parts."""
+    made: list[Any] = []
+
+    def make(policy, train):
+        made.append(make_module(encoder, freezing=policy, optimizer=sgd(lr=0.1, warmup_steps=200)))
+        return made[-1]
+
+    choose_freezing(Auto(steps=4), make, make_split(30), make_split(30, name="val", seed=1), steps=400)
+    assert [module.optimizer.warmup_share for module in made] == [0.5, 0.5]
+    assert [module.optimizer.warmup_steps for module in made] == [None, None]
+
+
+def test_balanced_labels_are_compared_on_balanced(encoder, monkeypatch):
+    monkeypatch.setattr(
+        "ssl_framework.downstream.choice._badness", lambda _, data, judge, *__: 0.1 * data.balanced * torch.rand(20)
+    )
+    train, val = make_split(30), make_split(20, name="val", seed=1)
+    assert choose_freezing(Auto(), _maker(encoder), train, val, steps=5).gain == 0
+    assert choose_freezing(Auto(), _maker(encoder), train, val, steps=5, balanced=True).gain != 0
+
+
 def test_without_a_validation_split_a_third_of_the_labels_judges(encoder, monkeypatch):
     seen: list[tuple[set[int], set[int]]] = []
 
-    def badness(module, train, judge, *_):
-        seen.append((set(train.index.tolist()), set(judge.index.tolist())))
+    def badness(module, data, judge, *_):
+        seen.append((set(data.train.index.tolist()), set(judge.index.tolist())))
         return torch.zeros(len(judge)).double()
 
     monkeypatch.setattr("ssl_framework.downstream.choice._badness", badness)

@@ -120,3 +120,8 @@ def test_balanced_every_class_comes_equally_often():
     assert set(index.tolist()) == set(rare.index.tolist())
     assert sorted(index[seen == 1].bincount()[index[seen == 1].unique()].tolist()) == [3, 3, 4]
     assert data.state_dict()["samples"] == 30
+    epochs = torch.cat([batch.epoch for batch in _first(data, 3)])
+    keys = set(zip(index.tolist(), epochs.tolist(), strict=True))
+    assert len(keys) == 30  # a sample that comes again is cropped anew
+    later = torch.cat([batch.epoch for batch in _first(data, 6)[3:]])
+    assert int(later.min()) > int(epochs.max())  # and so it is in the next pass

@@ -286,6 +286,42 @@ def test_recomputed_statistics_are_those_of_torch_and_stand_still():
         torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("count", [257, 300])
+def test_every_image_counts_the_same_in_recomputed_statistics(count):
+    """Also where the last batch would be one image, whose last map of one pixel has no variance."""
+    torch.manual_seed(0)
+    module = make_module(resnet_micro(1, 8), freezing=Frozen(batch_norm="recompute"))
+    split = make_split(count)
+    trainer = run.trainer(steps=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.fit(module, datamodule=LabelledData(split, batch_size=8))
+    seen: list[torch.Tensor] = []
+    first = next(part for part in module.encoder.modules() if isinstance(part, nn.BatchNorm2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        module.encoder(module.views.center(split.images(range(count))))
+    torch.testing.assert_close(first.running_mean, seen[0].mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_learns_may_have_statistics_of_its_own(encoder):
+    """Spectral norm's vectors move in each step."""
+    encoder.model.layer4[0].conv1 = nn.utils.parametrizations.spectral_norm(encoder.model.layer4[0].conv1)
+    module = make_module(encoder, freezing=LastN(n=1))
+    _fit(module)
+    assert not any("layer4" in name for name, _ in module.freezer.frozen())
+    assert any("layer3" in name and "running" in name for name, _ in module.freezer.frozen())
+
+
+@pytest.mark.parametrize("policy", [LpFt(probe_share=0.9), Full()])
+def test_a_warm_up_that_a_later_stage_has_no_room_for_is_refused_at_once(encoder, policy):
+    module = make_module(encoder, freezing=policy, optimizer=sgd(lr=0.1, warmup_steps=5))
+    if isinstance(policy, Full):
+        _fit(module, steps=20)
+        return
+    with pytest.raises(ValueError, match=r"freezing=lp_ft lets the rate rise anew for steps 18 to 20: .*5"):
+        _fit(module, steps=20)
+    assert module.audit.stages == []  # nothing has begun
+
+
 # Resuming
 
 
@@ -427,6 +463,20 @@ def test_lora_draws_from_the_seed_alone():
 def test_lora_of_some_layers():
     module = make_module(small_vit(), freezing=Lora(rank=2, targets=["qkv"]))
     assert {name.split(".")[4] for name, p in module.encoder.named_parameters() if p.requires_grad} == {"qkv"}
+
+
+def test_lora_corrects_what_is_called():
+    """torchvision's attention reads the weight of its last layer, so a correction beside it would have no gradient."""
+    model = torchvision.models.VisionTransformer(32, 16, 2, 2, 24, 48)
+    encoder = Adapter(model, ["encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1"], img_size=32, layout="NLC")
+    colour = {"mean": [0.5] * 3, "std": [0.3] * 3, "size": [32, 32], "channels": 3}
+    module = make_module(encoder, freezing=Lora(rank=2), preprocessing=colour)
+    module.head(module.encoder(torch.randn(2, 3, 32, 32), layers=module.head.layers)).sum().backward()
+    learning = {name: p for name, p in module.encoder.named_parameters() if p.requires_grad}
+    assert learning
+    assert all(p.grad is not None for p in learning.values())
+    with pytest.raises(ValueError, match=r"out_proj and 1 others .* are read and never called"):
+        make_module(encoder, freezing=Lora(targets=["out_proj"]), preprocessing=colour)
 
 
 def test_lora_refuses_what_it_cannot_correct(encoder):

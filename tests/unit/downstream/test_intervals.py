@@ -1,7 +1,10 @@
 """The bootstrap over test samples: its ends, its coverage, and that it sees each sample of every process once."""
 
+from typing import Any
+
 import pytest
 import torch
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ssl_framework.downstream.intervals import Readouts, bootstrap
@@ -9,6 +12,19 @@ from ssl_framework.downstream.intervals import Readouts, bootstrap
 
 def accuracy() -> dict[str, MulticlassAccuracy]:
     return {"accuracy": MulticlassAccuracy(2, average="micro", validate_args=False)}
+
+
+def test_processes_do_not_talk_about_each_draw():
+    """All of them have all samples already; a group of GPUs could not even gather what lies on the CPU."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("gathered")
+
+    def talkative() -> dict[str, Metric]:
+        return {"mean": MeanMetric(distributed_available_fn=lambda: True, dist_sync_fn=refuse)}
+
+    low, high = bootstrap(talkative, torch.arange(20.0), torch.ones(20), seed=0, draws=50)["mean"]
+    assert low < 9.5 < high
 
 
 def rows(right: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,14 @@
 """The cut that is chosen: from training labels alone, every layer from one pass, the later layer where it is as good."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
-from ssl_framework.data import ArraySource, Labelled
+from ssl_framework.data import ArraySource, Labelled, Table
 from ssl_framework.evaluation import DepthCurve, depth_curve
 from ssl_framework.evaluation.depth import _folds
 from ssl_framework.types import Encoding
@@ -98,8 +100,20 @@ def test_numbers_are_explained_as_by_scikit_learn():
         scale = np.sqrt(((x[~held] - x[~held].mean(0)) ** 2).mean())
         std = y[~held].std(0)
         model = Ridge(alpha=0.1 * (~held).sum()).fit((x[~held] - x[~held].mean(0)) / scale, y[~held] / std)
-        expected = model.score((x[held] - x[~held].mean(0)) / scale, y[held] / std)
+        missed = y[held] - model.predict((x[held] - x[~held].mean(0)) / scale) * std
+        expected = (1 - (missed**2).mean(0) / y.var(0)).mean()
         assert found.scores[f, 0].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_column_that_is_constant_in_a_fold_and_folds_of_one_sample():
+    split = make_split(40)
+    rare = torch.zeros(40)
+    rare[3] = 1
+    for targets in (torch.stack([split.targets.float(), rare], dim=1), split.targets[:, None].float()):
+        few = split if targets.shape[1] == 2 else split._of(split.rows[:7])
+        found = depth_curve(Layered([0.1, 0.1]), few, prepare, targets[: len(few)], precision="32-true")
+        assert float(found.scores.min()) > -100
+        assert float(found.scores.max()) <= 1
 
 
 def test_each_fold_has_its_share_of_each_class():
@@ -117,10 +131,15 @@ def test_the_rarest_class_says_how_many_folds():
     assert len(depth_curve(Layered([0.1]), few, prepare, few.targets).scores) == 2
 
 
-def test_one_label_of_a_class_cannot_be_held_out():
+def test_one_label_of_a_class_cannot_be_held_out(tmp_path: Path):
+    (tmp_path / "steps.csv").write_text("image,step\n0,0\n")
     split = make_split(60).subset(1, 0)
     with pytest.raises(ValueError, match=r"class '0' has 1: give more labels"):
         depth_curve(Layered([0.1]), split, prepare, split.targets)
+    table = Table(tmp_path / "steps.csv")
+    steps = Labelled(split.source, (8, 8), split="train", table=table)
+    with pytest.raises(ValueError, match="class 7 has 1"):  # a step, of which the classes know nothing
+        depth_curve(Layered([0.1]), steps, prepare, torch.tensor([0] * 30 + [7] + [3] * 29))
     one = Labelled(ArraySource(np.zeros((1, 8, 8), np.uint8), np.zeros(1, np.int64)), (8, 8), split="train")
     with pytest.raises(ValueError, match="there is 1"):
         depth_curve(Layered([0.1]), one, prepare, torch.zeros(1, 1))
