@@ -112,6 +112,15 @@ def load_encoder(path: str | Path, *, allow_target: Sequence[str] = ()) -> Loade
     return Loaded(encoder, content["preprocessing"], content["history"], _facts(tensors, held, found))
 
 
+def encoder_digest(path: str | Path) -> str:
+    """The digest of an encoder file's tensors; nothing is built.
+
+    Raises:
+        ValueError: something is missing or damaged.
+    """
+    return read_pair(*_pair(path), _FORMAT, _KINDS)[2]
+
+
 def _facts(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor], sha256: str) -> dict[str, Any]:
     return {
         "tensors": len(tensors),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ssl_framework.checkpoint.encoder_file import Loaded, load_encoder
+from ssl_framework.checkpoint.encoder_file import Loaded, encoder_digest, load_encoder
 from ssl_framework.checkpoint.pair import read_pair, write_pair
 
 _FORMAT = "ssl_framework.head/1"
@@ -54,7 +54,7 @@ def save_head(
     Raises:
         ValueError: there is no encoder, or a value is not plain.
     """
-    of = load_encoder(folder).facts["sha256"]
+    of = encoder_digest(folder)
     names = None if classes is None else list(classes)
     content = {"format": _FORMAT, "task": task, "pooling": pooling, "classes": names, "encoder": of}
     return write_pair(Path(folder), "head", content, tensors)

@@ -1,5 +1,7 @@
 """``ssl-framework convert``: weights of another library as an encoder file, strictly."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -44,12 +46,20 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def _normalisation(settings: Settings) -> dict[str, list[float]]:
-    """Mean and deviation as given, else as timm's pretrained weights of the name have them, else ImageNet's."""
-    known = timm.get_pretrained_cfg(str(settings["encoder"].get("name", "")), allow_unregistered=True)
-    default = {
-        "mean": IMAGENET_DEFAULT_MEAN if known is None else known.mean,
-        "std": IMAGENET_DEFAULT_STD if known is None else known.std,
-    }
+    """Mean and deviation as given, else as timm's own weights or the Hugging Face directory have them, else ImageNet's.
+
+    A name says nothing of other weights: timm's ViT of this name was trained with 0.5, and MAE's with ImageNet's.
+    """
+    node, default = settings["encoder"], {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    beside = Path(str(node.get("weights"))) / "preprocessor_config.json"
+    if node.get("pretrained") and not node.get("weights"):
+        known = timm.get_pretrained_cfg(str(node["name"]), allow_unregistered=True)
+        default = default if known is None else {"mean": known.mean, "std": known.std}
+    elif beside.is_file():
+        written = json.loads(beside.read_text())
+        default = {name: written.get(f"image_{name}", value) for name, value in default.items()}
+    elif settings["mean"] is None or settings["std"] is None:
+        say("nothing says how images were normalised for these weights: ImageNet's are taken; else give mean= and std=")
     found: dict[str, list[float]] = {}
     for name, value in default.items():
         numbers = [float(one) for one in (settings[name] or value)]

@@ -10,7 +10,7 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.data import CocoBoxes
-from ssl_framework.downstream import DetectionData, DetectionModule
+from ssl_framework.downstream import Auto, DetectionData, DetectionModule
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -40,10 +40,15 @@ def run(settings: Settings) -> dict[str, Any]:
         workers=settings["workers"],
         seed=settings["seed"],
     )
+    policy = build.make(settings["freezing"])
+    if isinstance(policy, Auto):
+        raise ValueError(
+            "freezing=auto compares on labels of images, and detection has boxes: name a policy, such as frozen or full."
+        )
     module = DetectionModule(
         loaded.encoder,
         train.classes,
-        freezing=build.make(settings["freezing"]),
+        freezing=policy,
         preprocessing=loaded.preprocessing,
         optimizer=build.optimizer(settings),
         seed=settings["seed"],

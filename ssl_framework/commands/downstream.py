@@ -46,6 +46,8 @@ def run(settings: Settings) -> dict[str, Any]:
     _chooses(settings)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    if settings["size"] is not None and "size" in settings["data"]:
+        settings = {**settings, "data": {**settings["data"], "size": _size(settings["size"])}}  # and not enlarged from another
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
     preprocessing_of(settings, loaded)
@@ -288,12 +290,14 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: L
 def preprocessing_of(settings: Settings, loaded: Loaded) -> dict[str, Any]:
     """Of the encoder file, at another size if one is asked for."""
     size = settings["size"]
-    if size is None:
-        return loaded.preprocessing
+    return loaded.preprocessing if size is None else {**loaded.preprocessing, "size": _size(size)}
+
+
+def _size(size: Any) -> list[int]:
     numbers = [size, size] if isinstance(size, int) else list(size)
     if len(numbers) != 2 or min(numbers) < 1:
         raise ValueError(f"size={size}: give height and width, such as [180,240], or one number for both.")
-    return {**loaded.preprocessing, "size": numbers}
+    return numbers
 
 
 def _augmentation(settings: Settings, loaded: Loaded, facts: Facts, seed: int) -> ViewMaker | None:

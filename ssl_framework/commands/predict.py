@@ -74,7 +74,8 @@ def _rows(model: DownstreamModule, source: FolderSource, batch_size: int) -> Ite
             positions = range(start, min(start + batch_size, len(source)))
             read_all = list(pool.map(read, positions))
             images = [image for image in read_all if isinstance(image, Tensor)]
-            table = model.task.as_table(model.predict(torch.stack(images)), model.classes) if images else {}
+            found = model.task.as_table(model.predict(torch.stack(images)), model.classes) if images else {}
+            table = {f"predicted {name}" if name in ("file", "error") else name: values for name, values in found.items()}
             said = iter([dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)])
             for position, image in zip(positions, read_all, strict=True):
                 known = next(said) if isinstance(image, Tensor) else {}

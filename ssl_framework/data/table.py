@@ -29,7 +29,7 @@ class Table:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such table. Give the path of a .csv or .parquet file.")
-        self._table = _read(self.path)
+        self._table = _read(self.path, key)
         self._key = key or self._table.column_names[0]
         names = [str(name).replace("\\", "/") for name in self._column(self._key).to_pylist()]
         self._rows = {name: row for row, name in enumerate(names)}
@@ -77,6 +77,14 @@ class Table:
                 f"{self.path} has no row for {len(missing)} of {len(samples)} samples ({shown}): their names are looked for "
                 f"in the column {self._key}, as a path or its end, or as a number; labels.key= names another column."
             )
+        first: dict[int, str] = {}
+        for sample, row in zip(samples, rows, strict=True):
+            if row in first:
+                raise ValueError(
+                    f"{self.path}: one row would be that of {first[row]} and of {sample}: name more of the paths in the column "
+                    f"{self._key}, as folder/name."
+                )
+            first[row] = sample
         return np.array(rows, dtype=np.int64)
 
 
@@ -85,14 +93,17 @@ def _names(sample: str) -> list[str]:
     if sample.endswith("]") and "[" in sample:
         return [sample, sample.rpartition("[")[2][:-1]]
     parts = PurePath(sample).parts
-    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    ends = [PurePath(*parts[start:]).as_posix() for start in range(len(parts))]
     return [name for end in ends for name in (end, str(PurePath(end).with_suffix("")))]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, key: str | None) -> Any:
+    """Names stay words: 0412 is not 412."""
     try:
         if path.suffix == ".csv":
-            return pyarrow.csv.read_csv(path)
+            with pyarrow.csv.open_csv(path) as begun:
+                names = {key or begun.schema.names[0]: pyarrow.string()}
+            return pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=names))
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, cast
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.utilities.types import EVAL_DATALOADERS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -209,6 +210,9 @@ class DetectionModule(pl.LightningModule):
         machine.guard_convolutions(own)
         mean, std = list(preprocessing["mean"]), list(preprocessing["std"])
         example = torch.zeros(1, len(mean), *preprocessing["size"])
+        if freezing.batch_norm == "recompute":
+            raise ValueError("detection does not recompute BatchNorm's statistics: give freezing.batch_norm=frozen or adapt.")
+        _leave_out(own, example)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(keyed.mix(seed, _HEAD)))
             self.freezer = Freezer(freezing, own, example)
@@ -216,6 +220,7 @@ class DetectionModule(pl.LightningModule):
             self.detector = _detector(detector, pyramid, 1 + len(classes), mean, std, shorter, longer)
         heads = nn.ModuleList(part for name, part in self.detector.named_children() if name != "backbone")
         self.audit = Audit(self.freezer, nn.ModuleList([pyramid.join, *heads]))
+        self._seen: tuple[list[Target], list[Target]] = ([], [])
         self.views = plain(**preprocessing)  # what `SaveRun` writes of the images
         self.train()
 
@@ -255,6 +260,7 @@ class DetectionModule(pl.LightningModule):
             lr_scale=self._rate,
             fused=not run.is_scaled(self.trainer),
         )
+        self.audit.optimizer(optimizer.param_groups)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -265,6 +271,10 @@ class DetectionModule(pl.LightningModule):
                 f"freezing={self.freezer.policy.kind} changes while it trains, which detection does not do: take another."
             )
         self.audit.watch(self.trainer.global_step)
+
+    def on_train_batch_start(self, batch: Pairs, batch_idx: int) -> None:
+        """What is frozen evaluates."""
+        self.audit.modes()
 
     def on_train_end(self) -> None:
         """What was frozen is the same to the bit."""
@@ -283,11 +293,12 @@ class DetectionModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """A new measurement."""
-        self._precision = mean_average_precision()
+        self._seen = ([], [])
 
     def validation_step(self, batch: Pairs, batch_idx: int) -> None:
         """Find things and compare."""
-        self._precision.update(*self._found(batch))
+        for kept, new in zip(self._seen, self._found(batch), strict=True):
+            kept.extend(new)
 
     def on_validation_epoch_end(self) -> None:
         """Report."""
@@ -295,11 +306,12 @@ class DetectionModule(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """A new measurement."""
-        self._precision = mean_average_precision()
+        self._seen = ([], [])
 
     def test_step(self, batch: Pairs, batch_idx: int) -> None:
         """Find things and compare."""
-        self._precision.update(*self._found(batch))
+        for kept, new in zip(self._seen, self._found(batch), strict=True):
+            kept.extend(new)
 
     def on_test_epoch_end(self) -> None:
         """Report."""
@@ -311,7 +323,7 @@ class DetectionModule(pl.LightningModule):
         return found, [{key: value.cpu() for key, value in one.items()} for one in targets]
 
     def _report(self, split: str) -> None:
-        values = self._precision.compute()
+        values = average_precision(*self._seen)
         kept = {"map": "mean_average_precision", "map_50": "average_precision_50", "map_75": "average_precision_75"}
         self.log_dict({f"{split}/{name}": values[key] for key, name in kept.items()}, prog_bar=True)
 
@@ -320,8 +332,12 @@ class DetectionModule(pl.LightningModule):
         return self.freezer.rate(name.removeprefix(prefix)) if name.startswith(prefix) else self.freezer.head_rate
 
 
-def mean_average_precision() -> Any:
-    """COCO's mean over thresholds of overlap from 0.5 to 0.95, by torchmetrics and pycocotools.
+def average_precision(found: list[Target], targets: list[Target]) -> dict[str, Tensor]:
+    """COCO's mean over thresholds of overlap from 0.5 to 0.95, by torchmetrics and pycocotools, over all processes.
+
+    Args:
+        found: boxes, labels and scores of each image of this process, on the CPU.
+        targets: boxes, labels and crowds of each.
 
     Raises:
         ValueError: pycocotools is not installed.
@@ -329,9 +345,30 @@ def mean_average_precision() -> Any:
     from torchmetrics.detection import MeanAveragePrecision  # noqa: PLC0415  (asks for pycocotools when it is made)
 
     try:
-        return MeanAveragePrecision(box_format="xyxy", iou_type="bbox", sync_on_compute=True)
+        metric = MeanAveragePrecision(box_format="xyxy", iou_type="bbox", distributed_available_fn=lambda: False)
     except ModuleNotFoundError as error:
         raise ValueError("average precision needs pycocotools: pip install ssl-framework[detection].") from error
+    parts: list[Any] = [(found, targets)]
+    if dist.is_initialized():  # as objects: processes have different numbers of images, and images of boxes
+        parts = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, (found, targets))
+    for part in parts:
+        metric.update(*part)
+    return metric.compute()
+
+
+def _leave_out(encoder: Any, example: Tensor) -> None:
+    """Freeze what no map depends on, such as a final norm: it would have no gradient, for which processes would wait."""
+    encoder.eval()
+    learning = [p for p in encoder.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        seen = encoder(example, layers=tuple(range(encoder.num_layers)))
+        if not learning or not seen.layers:
+            return
+        total = torch.stack([one.sum() for one in seen.layers]).sum()
+        gradients = torch.autograd.grad(total, learning, allow_unused=True)
+    for parameter, gradient in zip(learning, cast(Sequence[Tensor | None], gradients), strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _detector(

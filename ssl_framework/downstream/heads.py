@@ -126,10 +126,12 @@ class NeighbourHead(nn.Module):
         """``(B, D)`` of `Encoding.pooled` to the logarithms ``(B, C)`` of shares of the votes."""
         if len(self.y) == 0 or int(self.y.min()) < 0:
             raise ValueError("these neighbours hold no samples yet: call module.remember(train).")
-        similarity, place = (F.normalize(encoding.pooled.float(), dim=1) @ self.x.T).topk(min(self.k, len(self.y)), dim=1)
-        weight = ((similarity - 1) / self.temperature).exp()
-        votes = weight.new_zeros(len(weight), self.outputs).scatter_add_(1, self.y[place], weight)
-        return (votes / votes.sum(dim=1, keepdim=True)).clamp(min=1e-12).log()
+        with torch.autocast(self.x.device.type, enabled=False):  # in bfloat16 all that are alike are equally alike
+            similarity = F.normalize(encoding.pooled.float(), dim=1) @ self.x.T
+            nearest, place = similarity.topk(min(self.k, len(self.y)), dim=1)
+            weight = ((nearest - 1) / self.temperature).exp()
+            votes = weight.new_zeros(len(weight), self.outputs).scatter_add_(1, self.y[place], weight)
+            return (votes / votes.sum(dim=1, keepdim=True)).clamp(min=1e-12).log()
 
 
 class VectorHead(nn.Module):

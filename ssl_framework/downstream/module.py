@@ -1,7 +1,7 @@
 """Phase 2: a pretrained encoder without its last layers, a new head in their place, trained on labels."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -112,13 +112,17 @@ class DownstreamModule(pl.LightningModule):
         return x.to(like.dtype)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, *, allow_target: Sequence[str] = ()) -> Self:
         """The model that a run of ``downstream`` left, or `save`, in evaluation mode: for `predict`.
+
+        Args:
+            folder: of the run.
+            allow_target: functions of your own that make its encoder, see `load_encoder`.
 
         Raises:
             ValueError: something is missing, damaged, or of another model.
         """
-        found = load_model(folder)
+        found = load_model(folder, allow_target=allow_target)
         module = cls(
             found.encoder.encoder,
             tasks.restored(found.task),

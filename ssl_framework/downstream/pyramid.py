@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
@@ -36,7 +37,7 @@ class Pyramid(nn.Module):
         strides: of the maps, in pixels.
 
     Raises:
-        ValueError: the encoder has no maps.
+        ValueError: the encoder has no maps, or a stride is no power of two, which torchvision's detectors need.
     """
 
     def __init__(self, encoder: Encoder, example: Tensor, channels: int = 256) -> None:
@@ -57,10 +58,11 @@ class Pyramid(nn.Module):
         height = example.shape[-2]
         if len(self.layers) > 1:
             self.join: nn.Module = FeaturePyramidNetwork([x.shape[-1] for x in found], channels)
-            self.strides = [round(height / rows) for rows, _ in grids]
+            self.strides = [_stride(height, rows) for rows, _ in grids]
         else:
             self.join = _SimplePyramid(found[0].shape[-1], channels)
-            self.strides = [max(1, round(height / grids[0][0] * share)) for share in (1 / 4, 1 / 2, 1, 2)]
+            patch = _stride(height, grids[0][0], whole=True)
+            self.strides = [max(1, round(patch * share)) for share in (1 / 4, 1 / 2, 1, 2)]
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
         """``(B, C, H, W)`` to maps by number, the finest first, and one more at half the coarsest."""
@@ -69,6 +71,19 @@ class Pyramid(nn.Module):
         last = joined[next(reversed(joined))]
         joined["pool"] = F.max_pool2d(last, 1, 2, 0)
         return joined
+
+
+def _stride(pixels: int, rows: int, whole: bool = False) -> int:
+    """The power of two that a map of so many rows has as its stride; where patches are cut, they leave nothing over."""
+    stride = 1
+    while -(-pixels // stride) > rows:
+        stride *= 2
+    if -(-pixels // stride) != rows or (whole and pixels % stride):
+        raise ValueError(
+            f"detection: a map of {rows} rows for {pixels} pixels has a stride of {pixels / rows:.3g}, and torchvision's "
+            "detectors look for powers of two, and would look elsewhere: take an encoder with patches of 8, 16 or 32."
+        )
+    return stride
 
 
 class _SimplePyramid(nn.Module):
@@ -81,7 +96,7 @@ class _SimplePyramid(nn.Module):
             (
                 [
                     nn.ConvTranspose2d(width, half, 2, 2),
-                    nn.GroupNorm(1, half),
+                    LayerNorm2d(half),
                     nn.GELU(),
                     nn.ConvTranspose2d(half, quarter, 2, 2),
                 ],
@@ -95,9 +110,9 @@ class _SimplePyramid(nn.Module):
             nn.Sequential(
                 *parts,
                 nn.Conv2d(inside, channels, 1, bias=False),
-                nn.GroupNorm(1, channels),
+                LayerNorm2d(channels),
                 nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                nn.GroupNorm(1, channels),
+                LayerNorm2d(channels),
             )
             for parts, inside in scales
         )

@@ -39,7 +39,7 @@ class Mapped(NamedTuple):
     Attributes:
         tensors: of the encoder.
         layout: how they were named.
-        left_out: names that belong to other parts.
+        left_out: names of what belongs to other parts (heads, decoders, a second network) and is not needed.
     """
 
     tensors: Tensors

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -90,10 +91,10 @@ class Classification(Task):
         return ("accuracy", "max")
 
     def metrics(self) -> dict[str, Metric]:
-        """Share of samples whose largest logit is the right one, and the mean of the classes' shares."""
+        """Share of samples whose largest logit is the right one, and the mean of the shares of the classes that occur."""
         return {
             "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
-            "balanced_accuracy": MulticlassAccuracy(self.num_classes, average="macro", validate_args=False),
+            "balanced_accuracy": OverPresent(MulticlassAccuracy(self.num_classes, average=None, validate_args=False)),
         }
 
     def badness(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ class Classification(Task):
     def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
         """``predicted``, its ``probability``, and that of every class."""
         assert prediction.probability is not None
-        names = [str(number) for number in range(self.num_classes)] if classes is None else list(classes)
+        known = list(classes or ())[: self.num_classes]
+        names = [*known, *(str(number) for number in range(len(known), self.num_classes))]
         return {
             "predicted": [names[number] for number in prediction.value.tolist()],
             "probability": prediction.probability.amax(dim=1).tolist(),
@@ -124,6 +126,47 @@ class Classification(Task):
             )
         if low == high:
             raise ValueError(f"every label is {low}: there is nothing to learn from one class. Check the labels of the data.")
+
+
+class OverPresent(Metric):
+    """The mean of a metric of each class over those that occur among the targets; of the others it says nothing.
+
+    Args:
+        each: gives a number for each class.
+        absent: whether a class must also be absent from some sample: curves need both.
+    """
+
+    full_state_update = False
+
+    def __init__(self, each: Metric, absent: bool = False) -> None:
+        super().__init__()
+        self.each, self.absent = each, absent
+        self.positives: Tensor
+        self.samples: Tensor
+        classes = int(getattr(each, "num_classes", None) or getattr(each, "num_labels", 0))
+        self.add_state("positives", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``(B, C)`` scores; labels ``(B,)``, or ``(B, C)`` of 0 and 1."""
+        self.each.update(outputs, targets)
+        counts = targets.bincount(minlength=len(self.positives)) if targets.ndim == 1 else targets.sum(0)
+        self.positives += counts
+        self.samples += len(targets)
+
+    def compute(self) -> Tensor:
+        """NaN where no class occurs."""
+        present = self.positives > 0
+        if self.absent:
+            present &= self.positives < self.samples
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of classes without positives, which are left out
+            return self.each.compute()[present].float().mean()
+
+    def reset(self) -> None:
+        """Forget."""
+        super().reset()
+        self.each.reset()
 
 
 def weights_of(frequencies: Sequence[int], kind: Weights) -> list[float]:
@@ -194,12 +237,12 @@ class MultiLabel(Task):
         return ("mean_average_precision", "max")
 
     def metrics(self) -> dict[str, Metric]:
-        """Means over classes: average precision, area under the ROC curve, F1 at a probability of one half."""
+        """Means over the classes that occur: average precision, area under the ROC curve, F1 at a probability of one half."""
         count = len(self.columns)
         return {
-            "mean_average_precision": MultilabelAveragePrecision(count, validate_args=False),
-            "auroc": MultilabelAUROC(count, validate_args=False),
-            "f1": MultilabelF1Score(count, validate_args=False),
+            "mean_average_precision": OverPresent(MultilabelAveragePrecision(count, average=None, validate_args=False)),
+            "auroc": OverPresent(MultilabelAUROC(count, average=None, validate_args=False), absent=True),
+            "f1": OverPresent(MultilabelF1Score(count, average=None, validate_args=False)),
         }
 
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,13 +79,13 @@ class Regression(Task):
 
     def readout(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Both in the units of the table; of one column, ``(B,)``."""
-        outputs = self.predicted(outputs).value
+        outputs, targets = self.predicted(outputs).value, targets.double()  # sums of squares of years do not fit into float32
         return (outputs[:, 0], targets[:, 0]) if len(self.columns) == 1 else (outputs, targets)
 
     def predicted(self, outputs: Tensor) -> Prediction:
-        """``(N, K)``, in the units of the table."""
+        """``(N, K)`` float64, in the units of the table."""
         mean, std = self._scale(outputs)
-        return Prediction(outputs.float() * std + mean)
+        return Prediction(outputs.double() * std.double() + mean.double())
 
     def as_table(self, prediction: Prediction, classes: Sequence[str] | None) -> dict[str, list[Any]]:
         """The columns that were learnt."""

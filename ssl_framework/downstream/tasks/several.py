@@ -143,7 +143,7 @@ class Heads(nn.Module):
 
     def __init__(self, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict(heads)
+        self.heads = nn.ModuleDict({f"of_{name}": head for name, head in heads.items()})  # a task may be called "type"
 
     def forward(self, encoding: Encoding) -> Tensor:
         """Outputs ``(B, K)`` of all, beside each other."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN
 
 from ssl_framework.checkpoint import load_encoder
 from ssl_framework.commands import compose, convert
@@ -33,6 +34,17 @@ def test_the_encoder_has_the_weights_and_the_normalisation(weights: Path, tmp_pa
     config = timm.get_pretrained_cfg("resnet18")
     assert loaded.preprocessing == {"mean": list(config.mean), "std": list(config.std), "size": [64, 64], "channels": 3}
     assert loaded.history == {"converted_from": str(weights)}
+
+
+def test_a_name_says_nothing_of_the_normalisation_of_other_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """timm's own weights of this name were trained with 0.5."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64).state_dict(), folder / "vit.pth")
+    words = ["encoder.name=vit_tiny_patch16_224", f"encoder.weights={folder / 'vit.pth'}"]
+    converted(tmp_path / "run", *words)
+    assert load_encoder(tmp_path / "run").preprocessing["mean"] == list(IMAGENET_DEFAULT_MEAN)
+    assert "nothing says how images were normalised" in capsys.readouterr().out
 
 
 def test_a_normalisation_that_is_given_is_kept(weights: Path, tmp_path: Path):

@@ -26,6 +26,17 @@ def test_rows_are_found_by_path_end_of_path_and_number(csv):
     assert np.isnan(found[2, 0])  # empty
 
 
+def test_names_are_words_and_paths_may_be_absolute(tmp_path):
+    (tmp_path / "t.csv").write_text(f"name,age\n0001,1\n0002,2\n{tmp_path}/c/1.png,3\n")
+    table = Table(tmp_path / "t.csv")
+    assert table.numbers(["age"], ["a/0002.png", f"{tmp_path}/c/1.png", "0001.jpg"])[:, 0].tolist() == [2, 3, 1]
+
+
+def test_a_row_belongs_to_one_sample(csv):
+    with pytest.raises(ValueError, match=r"one row would be that of cats/1.jpg and of dogs/1.jpg: name more of the paths"):
+        Table(csv).numbers(["age"], ["cats/1.jpg", "dogs/1.jpg"])
+
+
 def test_parquet_is_the_same(tmp_path):
     path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(pa.table({"age": [1.0, 2.0], "name": ["x.png", "y.png"], "flag": [True, False]}), path)

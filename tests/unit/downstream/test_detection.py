@@ -12,10 +12,11 @@ from PIL import Image
 from ssl_framework import run
 from ssl_framework.data import CocoBoxes
 from ssl_framework.downstream import DetectionData, DetectionModule, Frozen, Full, Gradual, LastN
-from ssl_framework.downstream.detection import mirrored
+from ssl_framework.downstream.detection import average_precision, mirrored
 from ssl_framework.downstream.pyramid import Pyramid
 from ssl_framework.encoders import RawPixels, timm_encoder
 from ssl_framework.optim import adamw
+from support import on_ranks
 
 KNOWN: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.25] * 3, "size": [64, 64], "channels": 3}
 
@@ -156,15 +157,52 @@ def test_what_is_frozen_stays_so(split: CocoBoxes):
         trainer.fit(make(cnn(), freezing=Gradual()), datamodule=data)
 
 
-def test_average_precision_of_the_truth_is_one(split: CocoBoxes):
-    from ssl_framework.downstream.detection import mean_average_precision
+def truth(split: CocoBoxes, rows: range, shift: float = 0.0) -> tuple[list[Any], list[Any]]:
+    """Boxes as they are, or shifted, and what they should be."""
+    ones = [split.read(row) for row in rows]
+    draw = torch.Generator().manual_seed(rows.start)
+    found = [
+        {"boxes": one.boxes + shift, "labels": one.labels, "scores": torch.rand(len(one.labels), generator=draw)}
+        for one in ones
+    ]
+    return found, [{"boxes": one.boxes, "labels": one.labels, "iscrowd": one.crowd.long()} for one in ones]
 
-    measure = mean_average_precision()
-    for row in range(12):
-        one = split.read(row)
-        said = {"boxes": one.boxes, "labels": one.labels, "scores": torch.ones(len(one.labels))}
-        measure.update([said], [{"boxes": one.boxes, "labels": one.labels, "iscrowd": one.crowd.long()}])
-    assert measure.compute()["map"].item() == pytest.approx(1)
+
+def test_average_precision_of_the_truth_is_one(split: CocoBoxes):
+    assert average_precision(*truth(split, range(12)))["map"].item() == pytest.approx(1)
+    assert average_precision(*truth(split, range(12), shift=8.0))["map_75"].item() == 0
+
+
+def test_processes_with_unequal_images_measure_as_one(split: CocoBoxes):
+    found, targets = truth(split, range(5), shift=2.0)
+
+    def measure(rank: int, world: int) -> float:
+        return average_precision(found[rank::world], targets[rank::world])["map"].item()
+
+    assert on_ranks(2, measure) == pytest.approx([average_precision(found, targets)["map"].item()] * 2)
+
+
+def test_what_no_map_depends_on_does_not_wait_for_a_gradient():
+    frozen = {name for name, p in make(vit(), freezing=Full()).encoder.named_parameters() if not p.requires_grad}
+    assert frozen == {"mask_token", "model.norm.weight", "model.norm.bias"}
+
+
+def test_strides_that_torchvision_would_round_are_refused():
+    torch.manual_seed(0)
+    model = {"patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    encoder = timm_encoder("vit_tiny_patch16_224", 3, 56, model_args=model)
+    with pytest.raises(ValueError, match=r"a map of 4 rows for 56 pixels has a stride of 14, .* take an encoder with patches"):
+        make(encoder, preprocessing={**KNOWN, "size": [56, 56]})
+
+
+def test_what_is_found_in_an_image_does_not_depend_on_the_padding():
+    pyramid = Pyramid(vit(), torch.zeros(1, 3, 64, 64), 16).eval()
+    x = torch.randn(1, 24, 8, 8)
+    wide = torch.cat([x, torch.zeros(1, 24, 8, 8)], dim=3)
+    with torch.no_grad():
+        for (_, own), (_, padded) in zip(pyramid.join({"0": x}).items(), pyramid.join({"0": wide}).items(), strict=True):
+            inside = own.shape[-1] // 2
+            torch.testing.assert_close(own[..., :inside], padded[..., :inside])
 
 
 BAD: list[tuple[Any, str]] = [

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from ssl_framework.downstream import (
     AttentionPooling,
@@ -16,6 +17,7 @@ from ssl_framework.downstream import (
     Ordinal,
     Regression,
 )
+from ssl_framework.encoders import Adapter
 
 from .conftest import make_module, make_split, small_vit
 
@@ -80,7 +82,22 @@ def test_numbers_are_in_the_units_of_the_table(encoder):
     module = make_module(encoder, task=task)
     images = make_split(4).images(range(4))
     outputs = module.eval()(images)[:, 0]
-    assert torch.allclose(module.predict(images).value[:, 0], 100 + 10 * outputs)
+    torch.testing.assert_close(module.predict(images).value[:, 0], 100 + 10 * outputs.double())
+
+
+def test_more_classes_than_names_have_numbers(encoder):
+    module = make_module(encoder, task=Classification(4))
+    module.classes = ("ant", "bee", "cow")
+    table = module.task.as_table(module.predict(make_split(4).images(range(4))), module.classes)
+    assert [name for name in table if name.startswith("p(")] == ["p(ant)", "p(bee)", "p(cow)", "p(3)"]
+
+
+def test_an_encoder_of_one_s_own_is_saved_and_loaded(tmp_path: Path):
+    own = Adapter(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), ["1"], in_chans=1, img_size=8)
+    make_module(own.named("test_model.own_net")).save(tmp_path)
+    with pytest.raises(ValueError, match="own_net"):
+        DownstreamModule.load(tmp_path)
+    assert "test_model.own_net" in (tmp_path / "encoder.yaml").read_text()
 
 
 def test_predicting_leaves_no_trace(encoder):

@@ -8,7 +8,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ssl_framework.downstream import DownstreamModule, Neighbours, Retrieval, Verification
+from ssl_framework.downstream.heads import NeighbourHead
 from ssl_framework.probes import knn
+from ssl_framework.types import Encoding
 
 from .conftest import make_module, make_split
 
@@ -18,6 +20,17 @@ def vectors(count: int = 60, classes: int = 4) -> tuple[torch.Tensor, torch.Tens
     y = torch.randint(classes, (count,), generator=generator)
     y[-1] = classes  # a class with one image, which asks for nothing
     return torch.randn(count, 8, generator=generator) + 1.2 * torch.nn.functional.one_hot(y, 8), y
+
+
+def test_neighbours_are_told_apart_in_full_precision():
+    """Embeddings have much in common: in bfloat16 all similarities would be 1."""
+    x, y = vectors()
+    x = x + 60
+    head = NeighbourHead(8, 5, 60, 1, 0.07)
+    head.remember(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        votes = head(Encoding(x, x[:, None], (1,), (), (), ()))
+    assert torch.equal(votes.argmax(1), y)
 
 
 def measured(task, x, y) -> dict[str, float]:

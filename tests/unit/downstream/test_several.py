@@ -16,6 +16,7 @@ from ssl_framework.downstream import (
     Several,
     several,
 )
+from ssl_framework.types import Encoding
 
 from .conftest import make_module, make_split
 
@@ -126,3 +127,8 @@ def test_words_make_tasks():
         Several(tasks={"a": CLASSES, "b": STEPS}, weights={"c": 1.0})
     with pytest.raises(ValueError, match="cannot be learnt beside others"):
         Several(tasks={"a": CLASSES, "b": Segmentation(num_classes=3)})
+
+
+def test_a_task_may_have_any_name():
+    task = Several(tasks={"type": CLASSES, "values": INK})
+    assert task.head(8)(Encoding(torch.randn(2, 8), torch.randn(2, 1, 8), (1,), (), (), ())).shape == (2, 5)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 from torch.nn import functional as F
 
 from ssl_framework import run
@@ -70,9 +71,39 @@ def test_regression_is_of_standardised_numbers_and_restores_units():
     standard = (targets - torch.tensor(task.mean)) / torch.tensor(task.std)
     assert task.loss(outputs, targets).item() == pytest.approx((outputs - standard).square().mean().item(), rel=1e-5)
     restored, same = task.readout(standard, targets)
-    torch.testing.assert_close(restored, targets)
-    assert torch.equal(same, targets)
+    torch.testing.assert_close(restored, targets.double())
+    assert torch.equal(same, targets.double())
     assert task.state()["mean"] == [3.0, 30.0]
+
+
+def test_the_share_of_the_variance_of_years():
+    """A mean that is large against the deviation: sums of squares lose it in float32."""
+    torch.manual_seed(0)
+    targets = 1e5 + torch.randn(500, 1)
+    task = Regression(columns=["year"]).prepared(targets)
+    outputs = (targets - 1e5) + 0.5 * torch.randn(500, 1)
+    metric = task.metrics()["r2"]
+    for part in range(0, 500, 64):
+        metric.update(*task.readout(outputs[part : part + 64], targets[part : part + 64]))
+    expected = r2_score(targets.numpy().astype(float), task.predicted(outputs).value.numpy())
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-4)
+    assert 0.5 < expected < 0.9
+
+
+def test_classes_that_do_not_occur_say_nothing():
+    scores = torch.tensor([[9.0, 1.0, 0.0], [8.0, 2.0, 0.0], [0.0, 9.0, 1.0], [0.0, 1.0, 9.0]])
+    metric = Classification(3).metrics()["balanced_accuracy"]
+    metric.update(scores, torch.tensor([0, 0, 1, 1]))
+    assert float(metric.compute()) == pytest.approx(0.75)  # class 2 is predicted once, and nobody is of it
+    flags = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]])
+    logits = torch.tensor([[3.0, -1.0, 5.0], [-3.0, -1.0, 5.0], [2.0, -1.0, 5.0], [-2.0, -1.0, 5.0]])
+    for name, metric in MultiLabel(columns=("a", "never", "always")).metrics().items():
+        metric.update(logits[:2], flags[:2])
+        metric.update(logits[2:], flags[2:])
+        assert float(metric.compute()) == pytest.approx(1.0), name
+        metric.reset()
+        metric.update(-logits, flags)
+        assert float(metric.compute()) < 0.9, name
 
 
 def test_ordinal_is_coral():
