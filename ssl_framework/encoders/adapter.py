@@ -110,6 +110,11 @@ class Adapter(EncoderModule):
                 raise ValueError(f"The output of {stage} is {tuple(output.shape)}, which is not {self._layout}: name another.")
         return [self._tokens(outputs[stage])[0].shape[-1] for stage in self._stages]
 
+    @property
+    def layer_modules(self) -> tuple[str, ...]:
+        """The stages."""
+        return tuple(f"model.{stage}" for stage in self._stages)
+
     def _drop(self, k: int) -> int:
         self._stages = self._stages[:-k]
         self._widths = self._widths[:-k]

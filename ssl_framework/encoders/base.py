@@ -48,6 +48,11 @@ class EncoderModule(nn.Module):
         return self._num_layers
 
     @property
+    def layer_modules(self) -> tuple[str, ...]:
+        """Names of the submodules whose outputs are the layers, where there are such."""
+        return ()
+
+    @property
     def spec(self) -> Spec:
         """How to build this encoder again: a plain dictionary, a copy.
 

@@ -1,7 +1,7 @@
 """Where in an encoder a parameter acts: what unfreezing from the top and learning rates by depth are told by."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,7 +20,8 @@ def depths(encoder: Encoder, example: Tensor) -> dict[str, int]:
     Returns:
         A number for each parameter by its name: 1 to ``n`` for the layers, ``n + 1`` for what comes after the last (a final
         norm), and 0 for what comes before the first (a stem, positions) or is not used. What the first layer depends on is a
-        stem if it is named unlike the layers: ``conv1`` beside ``layer1``, ``patch_embed`` beside ``blocks.0``.
+        stem if it is named unlike the layers: ``conv1`` beside ``layer1``, ``patch_embed`` beside ``blocks.0``. Where one layer
+        is left, a stem is what is not in its module (`EncoderModule.layer_modules`).
     """
     module, n = cast(nn.Module, encoder), encoder.num_layers
     named = dict(module.named_parameters(remove_duplicate=False))
@@ -42,7 +43,8 @@ def depths(encoder: Encoder, example: Tensor) -> dict[str, int]:
             part.training = modes[name]
     level = {leaf: number for number, leaves in enumerate(reached, start=1) for leaf in leaves}
     found = {name: level.get(id(parameter), 0) for name, parameter in named.items()}
-    for name in _stem(found):
+    modules: Sequence[str] = getattr(encoder, "layer_modules", ())
+    for name in list(_before(found, modules[0]) if n == 1 and modules else _stem(found)):
         found[name] = 0
     return found
 
@@ -60,6 +62,13 @@ def _reached(output: Tensor, visited: set[Any]) -> list[int]:
             leaves.append(id(node.variable))
         todo += [before for before, _ in node.next_functions]
     return leaves
+
+
+def _before(found: dict[str, int], layer: str) -> Iterator[str]:
+    """Where one layer is left there is no second to compare its names with: what is not in its module comes before it."""
+    first = [name for name, depth in found.items() if depth == 1]
+    inside = [name for name in first if name.startswith(f"{layer}.")]
+    yield from (name for name in first if inside and name not in inside)
 
 
 def _stem(found: dict[str, int]) -> Iterator[str]:

@@ -54,7 +54,13 @@ class TimmEncoder(EncoderModule):
         self.model = m
         self._taps = taps
         self._widths = [infos[i]["num_chs"] for i in taps]
+        self._modules_of_layers = [f"model.{infos[i]['module']}" for i in taps]
         self._has_head = True
+
+    @property
+    def layer_modules(self) -> tuple[str, ...]:
+        """As timm's ``feature_info`` names them."""
+        return tuple(self._modules_of_layers[: self.num_layers])
 
     def forward(self, x: Tensor, *, layers: Sequence[int] = ()) -> Encoding:
         """Encode ``(B, C, H, W)`` normalised floats."""

@@ -1,7 +1,7 @@
 """Tasks that train nothing: neighbours that vote, images that are found, pairs that are told apart."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -163,30 +163,30 @@ class Ranking(Metric):
         return self.function(dim_zero_cat(self.x), dim_zero_cat(self.y))
 
 
-def _ranked(x: Tensor, y: Tensor, keep: int) -> Tensor:
-    """``(Q, keep)`` bool of each query that can find something: whether the image at each place is of its class."""
-    rows: list[Tensor] = []
+def _ranked(x: Tensor, y: Tensor, keep: int) -> Iterator[Tensor]:
+    """``(q, keep)`` bool of some queries that can find something: whether the image at each place is of their class."""
     counts = y.bincount(minlength=1 + int(y.max()))
     asking = (counts[y] > 1).nonzero()[:, 0]
     for queries in asking.split(_AT_ONCE):
         similarity = x[queries] @ x.T
         similarity[torch.arange(len(queries), device=x.device), queries] = -2  # never itself
         places = similarity.topk(min(keep, len(x) - 1), dim=1).indices
-        rows.append(y[places] == y[queries, None])
-    return torch.cat(rows)
+        yield y[places] == y[queries, None]
 
 
 def _recall(k: int) -> Callable[[Tensor, Tensor], Tensor]:
     def recall(x: Tensor, y: Tensor) -> Tensor:
-        return _ranked(x, y, k).any(dim=1).double().mean()
+        return torch.cat([right.any(dim=1) for right in _ranked(x, y, k)]).double().mean()
 
     return recall
 
 
 def _average_precision(x: Tensor, y: Tensor) -> Tensor:
-    right = _ranked(x, y, len(x) - 1).double()
-    precision = right.cumsum(dim=1) / torch.arange(1, right.shape[1] + 1, device=x.device)
-    return ((precision * right).sum(dim=1) / right.sum(dim=1)).mean()
+    place = torch.arange(1, len(x), device=x.device)
+    found = [
+        (right.cumsum(dim=1) / place).double().mul(right).sum(dim=1) / right.sum(dim=1) for right in _ranked(x, y, len(x) - 1)
+    ]
+    return torch.cat(found).mean()
 
 
 def _pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

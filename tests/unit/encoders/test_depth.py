@@ -1,5 +1,8 @@
 """Which layer a parameter belongs to, beside the names that people know it by."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +59,22 @@ def test_a_cut_encoder_keeps_the_depths_of_what_is_left():
     last = encoder.num_layers - 2
     assert all(whole[name] == depth for name, depth in short.items() if depth <= last)
     assert by_depth(short, last + 1, 2) == {"model.norm"}
+
+
+@pytest.mark.parametrize(
+    ("make", "stem"),
+    [
+        (lambda: vit_micro(1, 8), {"model.cls_token", "model.pos_embed", "model.patch_embed", "mask_token"}),
+        (lambda: resnet_micro(1, 8), {"model.conv1", "model.bn1"}),
+        (lambda: torchvision_encoder("resnet18", 1, 32), {"model.conv1", "model.bn1"}),
+    ],
+    ids=["vit", "resnet", "torchvision"],
+)
+def test_a_stem_stays_one_where_a_single_layer_is_left(make: Callable[[], Any], stem: set[str]):
+    encoder = make()
+    found = depths(encoder.cut(encoder.num_layers - 1), torch.zeros(1, 1, 8, 8))
+    assert by_depth(found, 0, 2) == stem
+    assert by_depth(found, 1, 2) in ({"model.blocks"}, {"model.layer1"})
 
 
 def test_a_backbone_of_torchvision_that_names_its_stem_as_its_layers():
