@@ -5,9 +5,10 @@
     python benchmarks/transfer.py cuts --minutes 55        # each cut, and what cut=auto says, of six encoders and tasks
     python benchmarks/transfer.py --report                 # docs/explanation/policies.md and its pictures
 
-Rows are appended to ``benchmarks/transfer/``, so a run that was stopped goes on where it was. A row is a process of its own,
-with one thread. The learning rate of every policy alike is chosen among three on validation with seed 0, for each number of
-labels; with all labels after 300 steps.
+``--budgets 10 100`` takes these numbers of labels only: one process for each core. Rows are appended to
+``benchmarks/transfer/``, so a run that was stopped goes on where it was. A row is a process of its own, with one thread. The
+learning rate of every policy alike is chosen among three on validation with seed 0, for each number of labels; with all labels
+after 300 steps.
 """
 
 import argparse
@@ -39,6 +40,7 @@ Row = dict[str, Any]
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "transfer"
+ALL = [str(budget) for budget in BUDGETS]
 PAGE = HERE.parent / "docs" / "explanation" / "policies.md"
 
 
@@ -126,13 +128,13 @@ def read(name: str) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def missing_policies(rows: Sequence[Row]) -> Iterator[list[str]]:
+def missing_policies(rows: Sequence[Row], budgets: Sequence[str] = ALL) -> Iterator[list[str]]:
     """What to ask of a process for each row that is not there; the rate of seed 0 serves the others."""
     known = {(row["policy"], str(row["budget"]), row["seed"]): row for row in rows}
     for budget, seeds in BUDGETS.items():
         for name in POLICIES:
             for seed in range(seeds):
-                if (name, str(budget), seed) in known:
+                if (name, str(budget), seed) in known or str(budget) not in budgets:
                     continue
                 first = known.get((name, str(budget), 0))
                 if seed == 0 or first is not None:
@@ -140,24 +142,24 @@ def missing_policies(rows: Sequence[Row]) -> Iterator[list[str]]:
                     yield ["--one", name, "--budget", str(budget), "--seed", str(seed), "--rates", *map(str, rates)]
 
 
-def missing_cuts(rows: Sequence[Row]) -> Iterator[list[str]]:
+def missing_cuts(rows: Sequence[Row], budgets: Sequence[str] = ALL) -> Iterator[list[str]]:
     """Likewise."""
     known = {(row["cell"], str(row["budget"]), row["seed"]) for row in rows}
     for seed in range(5):
         for budget in (10, 100):
             for number in range(len(CELLS)):
-                if (number, str(budget), seed) not in known:
+                if (number, str(budget), seed) not in known and str(budget) in budgets:
                     yield ["--one", str(number), "--budget", str(budget), "--seed", str(seed)]
 
 
-def run(kind: str, minutes: float) -> None:
+def run(kind: str, minutes: float, budgets: Sequence[str]) -> None:
     """Measure what is missing, row by row, until the time is over."""
     end = time.monotonic() + 60 * minutes
     missing = {"policies": missing_policies, "cuts": missing_cuts}[kind]
     ROWS.mkdir(exist_ok=True)
     for cell in CELLS:
         encoder(cell.pretext)
-    while (asked := next(missing(read(kind)), None)) is not None and time.monotonic() < end:
+    while (asked := next(missing(read(kind), budgets), None)) is not None and time.monotonic() < end:
         command = [sys.executable, __file__, kind, *asked]
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -173,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("policies", "cuts"), nargs="?")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin nothing after these")
+    parser.add_argument("--budgets", nargs="+", choices=ALL, default=ALL, help="labels a class; all of these")
     parser.add_argument("--report", action="store_true", help="write the page from the rows")
     for name in ("--one", "--budget"):
         parser.add_argument(name, help=argparse.SUPPRESS)
@@ -185,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.kind is None:
         parser.error("say policies or cuts")
     elif given.one is None:
-        run(given.kind, given.minutes)
+        run(given.kind, given.minutes, given.budgets)
     elif given.kind == "policies":
         print(json.dumps(measure_policy(given.one, budget, given.seed, given.rates)))
     else:

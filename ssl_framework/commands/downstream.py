@@ -276,6 +276,7 @@ def module(settings: Settings, loaded: Loaded, facts: Facts, seed: int, train: L
         pooling=build.make(settings["pooling"]),
         views=_augmentation(settings, loaded, facts, seed),
         augmentation=build.make(settings["augmentation"]),
+        standardize=settings["standardize"],
         seed=seed,
         channels_last=settings["trainer"]["channels_last"],
     )

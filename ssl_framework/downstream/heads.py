@@ -1,10 +1,53 @@
 """What is attached to an encoder whose last layers were taken off."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_framework.types import Encoding
+
+
+class Standardization(nn.Module):
+    """What a head reads, with mean 0 and deviation 1 in each dimension over the images to learn from; nothing until it is set.
+
+    Vectors of encoders, and of layers of one, differ in scale by orders of magnitude, and no learning rate suits all. Linear
+    probes have had a BatchNorm without weights here for that reason (He et al., 2022, https://arxiv.org/abs/2111.06377,
+    appendix A). This one is measured once and stands still, so that no batch moves it.
+
+    Args:
+        width: ``D``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    @torch.no_grad()
+    def measure(self, values: Iterable[Tensor]) -> None:
+        """Set it.
+
+        Args:
+            values: ``(..., D)`` each. Dimensions that hardly move are divided by a tenth of what is usual, not by nearly 0.
+        """
+        count, total, square = 0, 0.0 * self.mean.double(), 0.0 * self.mean.double()
+        for value in values:
+            rows = value.double().flatten(0, -2)
+            count, total, square = count + len(rows), total + rows.sum(0), square + rows.square().sum(0)
+        mean = total / count
+        variance = (square / count - mean.square()).clamp(min=0)
+        usual = variance.mean().sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(variance.sqrt().clamp(min=0.1 * float(usual)) if usual > 1e-6 else torch.ones_like(variance))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)``."""
+        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 
 
 class PooledHead(nn.Module):
@@ -14,15 +57,23 @@ class PooledHead(nn.Module):
         pool: maps an `Encoding` to ``(B, W)``.
         task: maps an `Encoding` to outputs.
         layers: of the encoder that the pooling asks for.
+        width: ``W``, or ``D`` of the tokens.
+        on_tokens: the task's head reads tokens, and not what is pooled.
     """
 
-    def __init__(self, pool: nn.Module, task: nn.Module, layers: tuple[int, ...]) -> None:
+    def __init__(self, pool: nn.Module, task: nn.Module, layers: tuple[int, ...], width: int, on_tokens: bool = False) -> None:
         super().__init__()
-        self.pool, self.task, self.layers = pool, task, layers
+        self.pool, self.task, self.layers, self.on_tokens = pool, task, layers, on_tokens
+        self.standard = Standardization(width)
+
+    def read(self, encoding: Encoding) -> Tensor:
+        """What the task's head will be given: vectors ``(B, W)`` or tokens ``(B, N, D)``."""
+        return tokens_of(encoding) if self.on_tokens else self.pool(encoding)
 
     def forward(self, encoding: Encoding) -> Tensor:
         """To what the task's head returns."""
-        return self.task(encoding._replace(pooled=self.pool(encoding)))
+        x = self.standard(self.read(encoding))
+        return self.task(encoding._replace(tokens=x) if self.on_tokens else encoding._replace(pooled=x))
 
 
 class LinearHead(nn.Module):

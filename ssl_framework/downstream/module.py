@@ -32,6 +32,7 @@ from ssl_framework.views.preprocessing import plain
 _HEAD_STREAM = 2_000_003
 _DROPOUT_STREAM = 2_000_029
 _REINIT_STREAM = 2_000_039
+_STANDARD = 2048  # images that what the head reads is standardised by
 _AT_ONCE = 256  # images for BatchNorm's statistics
 
 
@@ -50,6 +51,8 @@ class DownstreamModule(pl.LightningModule):
         pooling: what the head is attached to; None: the encoder's own vector.
         views: crops, flips and colours for training; the first global view is learnt from. None: images as they are.
         augmentation: what else is done to them in training.
+        standardize: give the head what it reads with mean 0 and deviation 1 over the images to learn from, as the encoder has
+            them before the first step; see `Standardization`.
         seed: of the head's weights, and of dropout and drop-path, which are drawn anew each step.
         channels_last: keep convolutions in the memory layout that processors and tensor cores are fast at.
 
@@ -71,12 +74,13 @@ class DownstreamModule(pl.LightningModule):
         pooling: Pooling | None = None,
         views: ViewMaker | None = None,
         augmentation: Augmentation | None = None,
+        standardize: bool = True,
         seed: int = 0,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.channels_last = channels_last
-        self.task, self.optimizer, self.seed = task, optimizer, seed
+        self.task, self.optimizer, self.seed, self.standardize = task, optimizer, seed, standardize
         self.cut, self.reinit, self.pooling = cut, reinit, pooling or Pooling()
         self.views = plain(**preprocessing)
         self.augment, self.augmentation = views, augmentation or Augmentation()
@@ -305,8 +309,21 @@ class DownstreamModule(pl.LightningModule):
                 parts = torch.arange(len(train)).tensor_split(-(-len(train) // _AT_ONCE))  # as large, give or take one
                 self.freezer.recompute(self._seen(train.images(rows).to(self.device)) for rows in parts)
                 self.train()
+            if self.standardize:
+                self._measure_standard(self._data.train)
             self.audit.watch(self.trainer.global_step)
         self.audit.images(self._data.train, self.views)
+
+    @torch.no_grad()
+    def _measure_standard(self, train: Labelled) -> None:
+        """The same images in every process, spread over the split."""
+        rows = torch.linspace(0, len(train) - 1, min(_STANDARD, len(train))).round().long()
+        self.eval()
+        self.head.standard.measure(
+            self.head.read(self.encoder(self._seen(train.images(part).to(self.device)), layers=self.head.layers))
+            for part in rows.split(_AT_ONCE)
+        )
+        self.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Go on to the stage of the policy that this step belongs to."""
@@ -481,7 +498,7 @@ def _head(task: Task, pooling: Pooling, encoder: Encoder, example: Tensor) -> Po
         if task.on_tokens and pooling != Pooling():
             raise ValueError(f"pooling={pooling.kind}: {task.kind} reads every token, so nothing is pooled. Leave it out.")
         width = tokens_of(seen).shape[-1] if task.on_tokens else pool(seen).shape[-1]
-    return PooledHead(pool, task.head(width), layers)
+    return PooledHead(pool, task.head(width), layers, width, task.on_tokens)
 
 
 def _require_channels(encoder: nn.Module, channels: int) -> None:

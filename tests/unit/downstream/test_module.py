@@ -5,6 +5,7 @@ from pytorch_lightning.callbacks import Callback
 from ssl_framework import run
 from ssl_framework.data import digits
 from ssl_framework.downstream import Classification, Frozen, Full, LabelledData, fingerprint
+from ssl_framework.downstream.heads import Standardization
 from ssl_framework.encoders import RawPixels, resnet_micro
 from ssl_framework.views import affine
 from support import LinearEncoder
@@ -39,6 +40,39 @@ def test_the_layout_is_the_one_that_was_asked_for(asked: bool):
     module = make_module(resnet_micro(in_chans=1, img_size=8), freezing=Full(), channels_last=asked)
     _trainer(1, val_every=0).fit(module, datamodule=LabelledData(make_split(8), batch_size=4))
     assert module.encoder.model.layer1[0].conv2.weight.is_contiguous(memory_format=torch.channels_last) is asked
+
+
+def test_the_head_reads_what_is_standardised_over_the_labels_to_learn_from(encoder):
+    module, split = make_module(encoder, freezing=Full()), make_split(24)
+    with torch.no_grad():
+        x = module.encoder.eval()(module.views.center(split.images(range(24)))).pooled
+    module.train()
+    _trainer(2).fit(module, datamodule=LabelledData(split, batch_size=8))
+    std = x.std(0, correction=0)
+    torch.testing.assert_close(module.head.standard.mean, x.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        module.head.standard.std, std.clamp(min=0.1 * float(std.square().mean().sqrt())), rtol=1e-3, atol=1e-5
+    )
+    plain = make_module(encoder, standardize=False)
+    _trainer(2).fit(plain, datamodule=LabelledData(split, batch_size=8))
+    assert torch.equal(plain.head.standard.std, torch.ones(encoder.embed_dim))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_scale_of_an_encoder_s_vectors_does_not_matter(scale):
+    def read(factor: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        x = factor * torch.randn(50, 6)
+        x[:, 2] = factor  # a dimension that never moves
+        standard = Standardization(6)
+        standard.measure(x.split(16))
+        assert torch.equal(standard(x)[:, 2], torch.zeros(50)) or float(standard(x)[:, 2].abs().max()) < 1e-4
+        return standard(x)
+
+    torch.testing.assert_close(read(scale), read(1.0), rtol=1e-3, atol=1e-4)
+    standard = Standardization(3)
+    standard.measure([torch.full((1, 3), scale)])  # one image has no deviation
+    assert torch.equal(standard.std, torch.ones(3))
 
 
 def test_measure_is_the_plain_mean_and_leaves_no_trace(encoder):
