@@ -187,7 +187,6 @@ def _finetuned(encoder: Encoder, data: DataModule, preprocessing: dict[str, Any]
             steps=case.finetune_steps,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             precision=machine.precision(device).name,
-            standardize=False,  # as all rows were measured, before there was a choice
         )
         return row["accuracy"]
 

@@ -29,6 +29,7 @@ class LabelledData(pl.LightningDataModule):
 
     Attributes:
         position: global batches consumed, which is all that a resumed run needs to know.
+        rows_only: batches to learn from have rows of `train`, ``(B,)`` int64, in place of images; see `Kept`.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class LabelledData(pl.LightningDataModule):
         self.seed, self.balanced = seed, balanced
         self._rows = _evenly(train.targets) if balanced else torch.arange(len(train))
         self._repeat = _repeats(self._rows)
-        self.position = 0
+        self.position, self.rows_only = 0, False
         self._read: Callable[[Labelled], Tensor] = _classes
 
     def attach(self, targets: Callable[[Labelled], Tensor]) -> None:
@@ -87,7 +88,8 @@ class LabelledData(pl.LightningDataModule):
         """Endless batches from `position` on."""
         order = EndlessOrder(len(self._rows), self.batch_size, self.seed)
         rows = torch.stack([self._rows, self._repeat])
-        return self._loader(_Training(self.train, self._read(self.train), rows, order, self.position, *self._place))
+        stream = _Training(self.train, self._read(self.train), rows, order, self.position, *self._place, self.rows_only)
+        return self._loader(stream, 0 if self.rows_only else self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Each sample once."""
@@ -138,10 +140,11 @@ class LabelledData(pl.LightningDataModule):
         rank, world = self._place
         if len(split) < world:
             raise ValueError(f"a split of {len(split)} samples cannot be shared by {world} processes: use trainer.devices=1.")
-        return self._loader(_Measuring(split, self._read(split), -(-self.eval_batch_size // world), rank, world))
+        stream = _Measuring(split, self._read(split), -(-self.eval_batch_size // world), rank, world)
+        return self._loader(stream, self.workers)
 
-    def _loader(self, stream: IterableDataset[Batch]) -> DataLoader[Batch]:
-        return DataLoader(stream, batch_size=None, num_workers=self.workers)
+    def _loader(self, stream: IterableDataset[Batch], workers: int) -> DataLoader[Batch]:
+        return DataLoader(stream, batch_size=None, num_workers=workers)
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -153,8 +156,17 @@ class _Training(IterableDataset[Batch]):
     """This process's rows of the global batches `start`, `start` + 1, and so on."""
 
     def __init__(
-        self, split: Labelled, targets: Tensor, among: Tensor, order: EndlessOrder, start: int, rank: int, world: int
+        self,
+        split: Labelled,
+        targets: Tensor,
+        among: Tensor,
+        order: EndlessOrder,
+        start: int,
+        rank: int,
+        world: int,
+        rows_only: bool,
     ) -> None:
+        self.rows_only = rows_only
         self.split, self.targets, self.order, self.start = split, targets, order, start
         self.among, self.repeat = among
         self.passes = int(self.repeat.max()) + 1  # of one sample in a pass over all: each with crops of its own
@@ -166,7 +178,9 @@ class _Training(IterableDataset[Batch]):
         for k in itertools.count(self.start + first, step):
             rows, epoch = (torch.from_numpy(numbers[self.mine].copy()) for numbers in self.order.batch(k))
             epoch = epoch * self.passes + self.repeat[rows]
-            yield _batch(self.split, self.targets, self.among[rows])._replace(epoch=epoch)
+            among = self.among[rows]
+            images = among if self.rows_only else self.split.images(among)
+            yield Batch(images, self.targets[among], self.split.index[among], epoch)
 
 
 class _Measuring(IterableDataset[Batch]):
@@ -181,12 +195,9 @@ class _Measuring(IterableDataset[Batch]):
         for k in range(first, -(-count // size), step):
             rows = k * size + self.rank + self.world * torch.arange(self.share)
             rows = rows[: -(-(count - k * size) // self.world)]  # equally many in each process
-            batch = _batch(self.split, self.targets, rows.clamp(max=count - 1))
-            yield batch._replace(index=torch.where(rows < count, batch.index, -1))
-
-
-def _batch(split: Labelled, targets: Tensor, rows: Tensor) -> Batch:
-    return Batch(split.images(rows), targets[rows], split.index[rows])
+            kept = rows.clamp(max=count - 1)
+            index = torch.where(rows < count, self.split.index[kept], -1)
+            yield Batch(self.split.images(kept), self.targets[kept], index)
 
 
 def _evenly(targets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ssl_framework.types import Encoding
 
 
 class Standardization(nn.Module):
-    """What a head reads, with mean 0 and deviation 1 in each dimension over the images to learn from; nothing until it is set.
+    """What a head reads, with mean 0 and deviation 1 in each dimension over the images to learn from; as it is until then.
 
     Vectors of encoders, and of layers of one, differ in scale by orders of magnitude, and no learning rate suits all. Linear
     probes have had a BatchNorm without weights here for that reason (He et al., 2022, https://arxiv.org/abs/2111.06377,
@@ -74,6 +74,10 @@ class PooledHead(nn.Module):
         """To what the task's head returns."""
         x = self.standard(self.read(encoding))
         return self.task(encoding._replace(tokens=x) if self.on_tokens else encoding._replace(pooled=x))
+
+    def of_vectors(self, x: Tensor) -> Tensor:
+        """``(B, W)``, what `read` once said, to what the task's head returns."""
+        return self.task(Encoding(self.standard(x)))
 
 
 class LinearHead(nn.Module):

@@ -22,6 +22,7 @@ from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
 from ssl_framework.downstream.heads import NeighbourHead, PooledHead, tokens_of
 from ssl_framework.downstream.intervals import Readouts, bootstrap
+from ssl_framework.downstream.kept import Kept
 from ssl_framework.downstream.pooling import Pooling
 from ssl_framework.downstream.tasks import Classification, Prediction, Task
 from ssl_framework.encoders import load_strictly, refresh
@@ -51,8 +52,8 @@ class DownstreamModule(pl.LightningModule):
         pooling: what the head is attached to; None: the encoder's own vector.
         views: crops, flips and colours for training; the first global view is learnt from. None: images as they are.
         augmentation: what else is done to them in training.
-        standardize: give the head what it reads with mean 0 and deviation 1 over the images to learn from, as the encoder has
-            them before the first step; see `Standardization`.
+        standardize: where the encoder stands still, give the head what it reads with mean 0 and deviation 1 over the images to
+            learn from; see `Standardization`. Where it learns, a scale that was measured before the first step would not hold.
         seed: of the head's weights, and of dropout and drop-path, which are drawn anew each step.
         channels_last: keep convolutions in the memory layout that processors and tensor cores are fast at.
 
@@ -99,6 +100,7 @@ class DownstreamModule(pl.LightningModule):
             torch.manual_seed(int(keyed.mix(seed, _HEAD_STREAM)))
             self.head = _head(task, self.pooling, self.encoder, example)
             self.freezer = Freezer(freezing, self.encoder, example)
+        self.kept = Kept(freezing, self.head, views is not None or self.augmentation != Augmentation())
         self.audit = Audit(self.freezer, self.head)
         self.classes: tuple[str, ...] | None = None
         self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
@@ -244,6 +246,9 @@ class DownstreamModule(pl.LightningModule):
         for split in {"fit": (self._data.train, self._data.val), "test": (self._data.test,)}.get(stage, ()):
             if split is not None:
                 self._check(split)
+        if stage == "fit":
+            asked = self.trainer.max_steps * self.trainer.accumulate_grad_batches * self._data.batch_size
+            self._data.rows_only = self.kept.due(len(self._data.train), asked, self.trainer)
 
     def _require_warmup(self) -> None:
         """Refuse a warm-up that does not fit into each stage's cycle: a later one would stop the run in its middle."""
@@ -301,29 +306,34 @@ class DownstreamModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Note what is frozen; a run that goes on has it noted already, and is compared with that."""
         assert self._data is not None
-        if self.audit.hashes or self.audit.stages:
+        train, fresh = self._data.train, not (self.audit.hashes or self.audit.stages)
+        if not fresh:
             self.audit.unchanged()
-        else:
-            if self.freezer.policy.batch_norm == "recompute":
-                train = self._data.train
-                parts = torch.arange(len(train)).tensor_split(-(-len(train) // _AT_ONCE))  # as large, give or take one
-                self.freezer.recompute(self._seen(train.images(rows).to(self.device)) for rows in parts)
-                self.train()
-            if self.standardize:
-                self._measure_standard(self._data.train)
+        elif self.freezer.policy.batch_norm == "recompute":
+            parts = torch.arange(len(train)).tensor_split(-(-len(train) // _AT_ONCE))  # as large, give or take one
+            self.freezer.recompute(self._seen(train.images(rows).to(self.device)) for rows in parts)
+        self.eval()
+        if self._data.rows_only:
+            self.kept.fill(len(train), self._read, self.trainer)
+        if fresh and self.standardize and self.kept.still:
+            self._measure_standard(len(train))
+        self.train()
+        if fresh:
             self.audit.watch(self.trainer.global_step)
-        self.audit.images(self._data.train, self.views)
+        self.audit.images(train, self.views)
 
     @torch.no_grad()
-    def _measure_standard(self, train: Labelled) -> None:
-        """The same images in every process, spread over the split."""
-        rows = torch.linspace(0, len(train) - 1, min(_STANDARD, len(train))).round().long()
-        self.eval()
-        self.head.standard.measure(
-            self.head.read(self.encoder(self._seen(train.images(part).to(self.device)), layers=self.head.layers))
-            for part in rows.split(_AT_ONCE)
-        )
-        self.train()
+    def _measure_standard(self, images: int) -> None:
+        """By the same images in every process, spread over the split."""
+        rows = torch.linspace(0, images - 1, min(_STANDARD, images)).round().long()
+        kept = self.kept.vectors
+        self.head.standard.measure([kept[rows]] if kept is not None else map(self._read, rows.split(_AT_ONCE)))
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """What the task's head is given of images to learn from, before it is standardised."""
+        assert self._data is not None
+        images = self._data.train.images(rows).to(self.device)
+        return self.head.read(self.encoder(self._seen(images), layers=self.head.layers))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Go on to the stage of the policy that this step belongs to."""
@@ -335,6 +345,7 @@ class DownstreamModule(pl.LightningModule):
     def on_train_end(self) -> None:
         """What was frozen is the same to the bit."""
         self.audit.unchanged()
+        self.kept.vectors = None
 
     def _enter(self, stage: int) -> None:
         """Another part of the encoder learns from now on: a new optimiser, with what the old one knows of those that stay."""
@@ -365,8 +376,12 @@ class DownstreamModule(pl.LightningModule):
         """What the encoder says of the images, what the head makes of it, how far that is from the labels."""
         position = batch_idx if self._data is None else self._data.position
         keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position, self.global_rank)
-        x, targets = self._train_samples(batch)
-        outputs = self.head(self.encoder(x, layers=self.head.layers))
+        if self.kept.vectors is not None:
+            assert batch.target is not None
+            outputs, targets = self.head.of_vectors(self.kept.vectors[batch.input]), batch.target
+        else:
+            x, targets = self._train_samples(batch)
+            outputs = self.head(self.encoder(x, layers=self.head.layers))
         loss = self.task.loss(outputs, targets)
         if run.is_logged(self.trainer):
             self.log("train/loss", loss, prog_bar=True, batch_size=len(outputs), sync_dist=True)

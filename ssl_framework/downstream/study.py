@@ -33,7 +33,6 @@ def fit_and_measure(
     batch_size: int = 64,
     cut: int = 0,
     views: ViewMaker | None = None,
-    standardize: bool = True,
     accelerator: str = "cpu",
     precision: Any = 32,
 ) -> dict[str, Any]:
@@ -56,7 +55,6 @@ def fit_and_measure(
         batch_size: samples of a step; all of `train` where it has fewer.
         cut: layers taken off the encoder.
         views: augmentation for training, or None.
-        standardize: see `DownstreamModule`.
         accelerator: Lightning's; trains and measures.
         precision: Lightning's.
 
@@ -72,7 +70,6 @@ def fit_and_measure(
         preprocessing=preprocessing,
         cut=cut,
         views=views,
-        standardize=standardize,
         seed=seed,
     )
     data = LabelledData(train, batch_size=batch_size, seed=seed)
