@@ -24,7 +24,7 @@ from typing import Any
 
 import machine_record
 import transfer_report
-from transfer_cases import BUDGETS, CELLS, CHOICE, POLICIES, RATES, STEPS, Budget, Cell, encoder_folder, pretrain_words
+from transfer_cases import BUDGETS, CELLS, CHOICE, CUTS, POLICIES, RATES, STEPS, Budget, Cell, encoder_folder, pretrain_words
 
 from ssl_framework import machine
 from ssl_framework.checkpoint import load_encoder
@@ -62,7 +62,9 @@ def budgeted(train: Labelled, budget: Budget, seed: int) -> Labelled:
     return train if budget == "all" else train.subset(budget, seed)
 
 
-def transferred(cell: Cell, policy: Policy, budget: Budget, seed: int, rate: float, cut: int, judge: str) -> Row:
+def transferred(
+    cell: Cell, policy: Policy, budget: Budget, seed: int, rate: float, judge: str, *, cut: int = 0, steps: int | None = None
+) -> Row:
     """Train once and measure on a split."""
     loaded, data = load_encoder(encoder(cell.pretext)), data_of(cell)
     train = budgeted(data.split("train"), budget, seed)
@@ -75,7 +77,7 @@ def transferred(cell: Cell, policy: Policy, budget: Budget, seed: int, rate: flo
         cut=cut,
         seed=seed,
     )
-    steps = STEPS[budget] or -(-3 * len(train) // 64)
+    steps = steps or STEPS[budget] or -(-3 * len(train) // 64)
     if judge == "val":
         steps = min(steps, CHOICE)
     precision = machine.precision("cpu").name
@@ -95,7 +97,7 @@ def transferred(cell: Cell, policy: Policy, budget: Budget, seed: int, rate: flo
 def measure_policy(name: str, budget: Budget, seed: int, rates: Sequence[float]) -> Row:
     """A row of the table of policies; with several rates validation chooses."""
     cell, policy = CELLS[0], POLICIES[name]
-    found = [transferred(cell, policy, budget, seed, rate, 0, "val")["accuracy"] for rate in rates] if len(rates) > 1 else [0.0]
+    found = [transferred(cell, policy, budget, seed, rate, "val")["accuracy"] for rate in rates] if len(rates) > 1 else [0.0]
     rate = rates[found.index(max(found))]
     row = {
         "policy": name,
@@ -104,7 +106,7 @@ def measure_policy(name: str, budget: Budget, seed: int, rates: Sequence[float])
         "rate": rate,
         "tried": dict(zip(map(str, rates), found, strict=False)),
     }
-    return {**row, **transferred(cell, policy, budget, seed, rate, 0, "test"), "machine": machine_record.record()}
+    return {**row, **transferred(cell, policy, budget, seed, rate, "test"), "machine": machine_record.record()}
 
 
 def measure_cut(number: int, budget: Budget, seed: int) -> Row:
@@ -114,7 +116,8 @@ def measure_cut(number: int, budget: Budget, seed: int) -> Row:
     train = budgeted(data.split("train"), budget, seed)
     curve = depth_curve(loaded.encoder, train, plain(**loaded.preprocessing).center, train.targets, seed=seed)
     cuts = range(loaded.encoder.num_layers)
-    reached = [transferred(cell, Frozen(), budget, seed, RATES[-1], cut, "test")["accuracy"] for cut in cuts]
+    steps, rate = CUTS
+    reached = [transferred(cell, Frozen(), budget, seed, rate, "test", cut=cut, steps=steps)["accuracy"] for cut in cuts]
     row = {"cell": number, "pretext": cell.pretext, "data": cell.data, "budget": budget, "seed": seed}
     return {**row, "accuracy": reached, "auto": curve.cut, "machine": machine_record.record()}
 
