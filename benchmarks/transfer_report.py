@@ -23,9 +23,10 @@ table only. Made by `python benchmarks/transfer.py --report` from `benchmarks/tr
 
 CUTS = """## How many layers to cut
 
-A frozen encoder without its last layers, and a linear head that is trained until it has converged; encoders of three pretext tasks, transferred to the images they
-were pretrained on and to handwritten digits. `auto` is what `cut=auto` takes, from cross-validation on the training labels. It
-is as good as the oracle where its mean is within the oracle's interval, the oracle being the cut that is best on test.
+A frozen encoder without its last layers, and a linear head that is trained until it has converged; encoders of three pretext
+tasks, transferred to the images they were pretrained on and to handwritten digits. `auto` is what `cut=auto` takes, from
+cross-validation on the training labels. It is as good as the oracle where its mean is within the oracle's interval, the oracle
+being the cut that is best on test.
 """
 
 
