@@ -7,6 +7,7 @@ VERBS: dict[str, str] = {
     "pretrain": "pretrain an encoder on unlabelled data with a pretext task",
     "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",
     "evaluate": "measure a frozen encoder by kNN and linear probe, beside its floors",
+    "transfer": "whether pretraining paid: accuracy with few labels, beside scratch and floors, with intervals",
     "embed": "write embeddings with ids and labels, as .npz or .parquet",
     "detect": "train a detector of boxes on a pretrained encoder, from COCO's annotation files",
     "predict": "what a model of downstream says of a folder of images, as .csv or .parquet",

@@ -3,9 +3,11 @@
 import logging
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import pytorch_lightning as pl
 
 from ssl_framework import run
 from ssl_framework.data import Labelled
@@ -78,7 +80,15 @@ def fit_and_measure(
     return {**row, **module.measure(test)}
 
 
-def fit_quietly(module: DownstreamModule, data: LabelledData, *, steps: int, accelerator: str, precision: Any) -> float:
+def fit_quietly(
+    module: DownstreamModule,
+    data: LabelledData,
+    *,
+    steps: int,
+    accelerator: str,
+    precision: Any,
+    callbacks: Sequence[pl.Callback] = (),
+) -> float:
     """Train in this process alone; the seconds that it took. The module stays where it was trained."""
     started = time.perf_counter()
     with _quiet():
@@ -90,6 +100,7 @@ def fit_quietly(module: DownstreamModule, data: LabelledData, *, steps: int, acc
             precision=precision,
             logger=False,
             enable_progress_bar=False,
+            callbacks=list(callbacks),
         )
         trainer.fit(module, datamodule=data)
     seconds = time.perf_counter() - started

@@ -2,6 +2,16 @@
 
 from ssl_framework.evaluation.depth import DepthCurve, depth_curve
 from ssl_framework.evaluation.embed import Embeddings, embed, write_embeddings
-from ssl_framework.evaluation.linear import Splits, study
+from ssl_framework.evaluation.linear import Splits, fitted_pca, raw_pixels, study
 
-__all__ = ["DepthCurve", "Embeddings", "Splits", "depth_curve", "embed", "study", "write_embeddings"]
+__all__ = [
+    "DepthCurve",
+    "Embeddings",
+    "Splits",
+    "depth_curve",
+    "embed",
+    "fitted_pca",
+    "raw_pixels",
+    "study",
+    "write_embeddings",
+]

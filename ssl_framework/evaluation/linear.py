@@ -169,10 +169,9 @@ def _floors(encoder: Encoder, floors: Iterable[Floor], train: Labelled, prepare:
         if floor == "random":
             yield Contestant("random encoder", partial(random_like, cast(EncoderModule, encoder)), seeded=True)
         elif floor == "pixels":
-            shape = prepare(train.images([0])).shape[1:]
-            yield _constant("raw pixels", RawPixels(shape[0], list(shape[1:])))
+            yield _constant("raw pixels", raw_pixels(train, prepare))
         elif floor == "pca":
-            yield _constant("PCA", _fitted_pca(train, prepare))
+            yield _constant("PCA", fitted_pca(train, prepare))
         else:
             raise ValueError(f"there is no floor {floor!r}: choose among random, pixels and pca.")
 
@@ -184,7 +183,13 @@ def _constant(name: str, encoder: Encoder) -> Contestant:
     return Contestant(name, same)
 
 
-def _fitted_pca(train: Labelled, prepare: Prepare) -> PCA:
+def raw_pixels(train: Labelled, prepare: Prepare) -> RawPixels:
+    """The floor that has no weights, for images like those of a split."""
+    shape = prepare(train.images([0])).shape[1:]
+    return RawPixels(shape[0], list(shape[1:]))
+
+
+def fitted_pca(train: Labelled, prepare: Prepare) -> PCA:
     """Directions of the training images, evenly spread over the split; labels play no part."""
     numbers = prepare(train.images([0])).numel()
     count = min(len(train), _PCA_IMAGES, max(2 * _PCA_WIDTH, _PCA_NUMBERS // numbers))

@@ -1,0 +1,121 @@
+"""``ssl-framework transfer``: whether pretraining paid, for several numbers of labels, beside scratch and floors."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ssl_framework import machine
+from ssl_framework.commands import build, folder
+from ssl_framework.commands.compose import Settings
+from ssl_framework.commands.console import say
+from ssl_framework.commands.errors import StoppedError
+from ssl_framework.commands.evaluate import budgets_of
+from ssl_framework.transfer import Bench, Judge, Plan, recipe, require_apart, rows, study
+
+Row = dict[str, Any]
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Measure what is missing of a study.
+
+    Args:
+        settings: of `compose("transfer", ...)`.
+
+    Returns:
+        ``run``, the folder, and ``rows``.
+
+    Raises:
+        ValueError: what the user asked for does not fit together; nothing was measured.
+        StoppedError: Ctrl-C.
+    """
+    resume = settings["resume"]
+    if resume is not None:
+        settings = folder.go_on(settings)
+    settings = build.on_this_machine(settings, settings["accelerator"])
+    plan, jobs = plan_of(settings), _jobs(settings)
+    if not 0 <= settings["part"] < settings["parts"]:
+        raise ValueError(f"part={settings['part']} of parts={settings['parts']}: parts are numbered from 0.")
+    bench(settings)  # what does not fit together leaves no folder behind
+    home = Path(settings["run"]["dir"]) if resume is not None else folder.begin(settings)
+    file = home / rows.FILE
+    with tqdm(desc="cells", unit="cell") as bar:
+
+        def show(row: Row, there: int, total: int) -> None:
+            bar.total, bar.n = total, there
+            reached = f"{100 * row['accuracy']:.1f} %" if "accuracy" in row else "n/a"
+            bar.set_postfix_str(f"{rows.name(row)}: {reached}")
+
+        try:
+            found = study(
+                partial(bench, settings), plan, file, jobs=jobs, part=settings["part"], parts=settings["parts"], on_row=show
+            )
+        except KeyboardInterrupt:
+            kept = len(rows.read(file))
+            raise StoppedError(
+                f"stopped by Ctrl-C; {kept} rows are kept. Go on with: ssl-framework transfer resume={home}"
+            ) from None
+    say(f"rows: {file}")
+    return {"run": str(home), "rows": found}
+
+
+def plan_of(settings: Settings) -> Plan:
+    """The grid that the words ask for.
+
+    Raises:
+        ValueError: there is no such method, or a number is none.
+    """
+    if settings["seeds"] < 1:
+        raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
+    on_cpu = build.device(settings["accelerator"]).type == "cpu"
+    return Plan(
+        methods=_listed(settings["methods"]),
+        budgets=budgets_of(settings["budgets"]),
+        seeds=range(settings["seed"], settings["seed"] + settings["seeds"]),
+        steps=settings["steps"],
+        epochs=settings["epochs"],
+        batch_size=settings["batch_size"],
+        rates=_listed(settings["rates"]),
+        val_images=settings["val_images"],
+        label_noise=_listed(settings["label_noise"]),
+        precision=build.encoding_precision(settings),
+        accelerator="cpu" if on_cpu else "gpu",
+    )
+
+
+def bench(settings: Settings) -> Bench:
+    """Encoder and splits.
+
+    Raises:
+        ValueError: they do not suit each other, or have no labels.
+    """
+    data = build.data(settings)
+    loaded = build.load(settings["encoder_file"], data.facts)
+    if data.facts.classes is None:
+        raise ValueError("these data have no labels, and a study needs them: choose labelled data with data=.")
+    splits = {"train": data.split("train"), "val": data.split("val"), "test": data.test_split()}
+    require_apart(*splits.values())
+    if len(splits["val"]) == 0:
+        raise ValueError("there are no validation samples to choose rates on: set data.val_share above 0.")
+    return Bench(
+        loaded.encoder,
+        loaded.preprocessing,
+        splits["train"],
+        splits["val"],
+        Judge(splits["test"]),
+        loaded.facts["sha256"],
+        recipe.data_digest(splits),
+        len(data.facts.classes),
+    )
+
+
+def _jobs(settings: Settings) -> int:
+    asked = settings["jobs"]
+    if asked is not None and (not isinstance(asked, int) or asked < 1):
+        raise ValueError(f"jobs={asked}: give a whole number of processes from 1, or null.")
+    return asked or (machine.cores() if build.device(settings["accelerator"]).type == "cpu" else 1)
+
+
+def _listed(asked: Any) -> list[Any]:
+    return list(asked) if isinstance(asked, list) else [] if asked is None else [asked]

@@ -1,0 +1,184 @@
+"""One cell of a study: a method, so many labels, a seed. Trained or probed, chosen on validation, judged once."""
+
+import time
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from ssl_framework.data import Labelled
+from ssl_framework.downstream import Classification, DownstreamModule, Frozen, LabelledData
+from ssl_framework.downstream.study import fit_quietly
+from ssl_framework.encoders import random_like
+from ssl_framework.optim import adamw
+from ssl_framework.transfer.bench import Bench
+from ssl_framework.transfer.methods import METHODS
+from ssl_framework.transfer.plan import Budget, Plan
+from ssl_framework.transfer.recipe import code_digest, digest
+
+Row = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """What one row says.
+
+    Attributes:
+        method: of `METHODS`.
+        budget: labels of each class.
+        seed: of labels, head and order.
+        label_noise: share of the labels to learn from that are wrong.
+    """
+
+    method: str
+    budget: Budget
+    seed: int
+    label_noise: float = 0.0
+
+
+class Fitted(NamedTuple):
+    """A trained candidate.
+
+    Attributes:
+        module: as training left it.
+        curve: of (step, seconds of training until then, accuracy on validation).
+        seconds: of training.
+        rate: that it learnt at.
+    """
+
+    module: DownstreamModule
+    curve: list[tuple[int, float, float]]
+    seconds: float
+    rate: float
+
+
+class _Curve(Callback):
+    """Validation accuracy while a cell trains; the time that it takes is not counted."""
+
+    def __init__(self, val: Labelled, looks: int, steps: int) -> None:
+        self.val = val
+        self.at = {round(steps * (k + 1) / looks) for k in range(looks)}
+        self.points: list[tuple[int, float, float]] = []
+        self.looking, self.started = 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step not in self.at:
+            return
+        now = time.perf_counter()
+        with trainer.precision_plugin.forward_context():
+            reached = cast(DownstreamModule, pl_module).measure(self.val)["accuracy"]
+        self.points.append((trainer.global_step, round(now - self.started - self.looking, 3), reached))
+        self.looking += time.perf_counter() - now
+
+
+def module(bench: Bench, plan: Plan, cell: Cell, rate: float) -> DownstreamModule:
+    """What a trained cell trains.
+
+    Raises:
+        ValueError: the encoder does not allow the method.
+    """
+    method = METHODS[cell.method]
+    return DownstreamModule(
+        random_like(bench.encoder, cell.seed) if method.start == "fresh" else bench.encoder,
+        Classification(bench.classes),
+        freezing=method.policy or Frozen(),
+        optimizer=adamw(lr=rate, scale_lr="none", weight_decay=plan.weight_decay),
+        preprocessing=bench.preprocessing,
+        seed=cell.seed,
+    )
+
+
+def labels(bench: Bench, cell: Cell) -> Labelled:
+    """What a cell learns from: the same samples for every method."""
+    return bench.train if cell.budget == "all" else bench.train.subset(cell.budget, cell.seed)
+
+
+def steps_of(plan: Plan, cell: Cell, samples: int) -> int:
+    """Optimiser steps of a trained cell."""
+    return plan.epochs * -(-samples // plan.batch_size) if cell.budget == "all" else plan.steps
+
+
+def chooser(bench: Bench, plan: Plan) -> Labelled:
+    """The validation images that choose: the same for every cell."""
+    return bench.val if len(bench.val) <= plan.val_images else bench.val.some(plan.val_images, 0)
+
+
+def trained(bench: Bench, plan: Plan, cell: Cell, rate: float | None) -> tuple[Row, DownstreamModule]:
+    """Train a cell, choose its rate on validation if it is not known, and have test judge it.
+
+    Returns:
+        The row, and the model that it speaks of.
+    """
+    train, val = labels(bench, cell), chooser(bench, plan)
+    steps = steps_of(plan, cell, len(train))
+    fit = partial(_fit, bench, plan, cell, train, val)
+    if rate is None:
+        best, tried = None, dict[str, float]()
+        for candidate in plan.rates:
+            found = fit(candidate, min(steps, plan.steps))
+            tried[f"{candidate:g}"] = found.curve[-1][2]
+            best = found if best is None or found.curve[-1][2] > best.curve[-1][2] else best
+        assert best is not None
+        fitted = best if steps <= plan.steps else fit(best.rate, steps)
+    else:
+        tried, fitted = None, fit(rate, steps)
+    outputs = fitted.module.outputs(bench.judge.images)
+    return {
+        **head(bench, plan, cell, len(train)),
+        **bench.judge.score(cell, outputs.argmax(dim=1)),
+        "val_accuracy": fitted.curve[-1][2],
+        "seconds": round(fitted.seconds, 3),
+        "steps": steps,
+        "rate": fitted.rate,
+        "tried": tried,
+        "curve": fitted.curve,
+        "trainable_parameters": fitted.module.audit.stages[-1]["trainable_parameters"],
+    }, fitted.module
+
+
+def _fit(bench: Bench, plan: Plan, cell: Cell, train: Labelled, val: Labelled, rate: float, steps: int) -> Fitted:
+    made, curve = module(bench, plan, cell, rate), _Curve(val, plan.looks, steps)
+    data = LabelledData(train, batch_size=plan.batch_size, seed=cell.seed)
+    seconds = fit_quietly(made, data, steps=steps, accelerator=plan.accelerator, precision=plan.precision, callbacks=[curve])
+    return Fitted(made, curve.points, seconds - curve.looking, rate)
+
+
+def head(bench: Bench, plan: Plan, cell: Cell, labels: int) -> Row:
+    """What a row says of its cell and of what it depends on."""
+    policy = METHODS[cell.method].policy
+    recipe = {
+        "method": cell.method,
+        "policy": None if policy is None else policy.state(),
+        "budget": cell.budget,
+        **plan.state(),
+    }
+    return {
+        "method": cell.method,
+        "budget": cell.budget,
+        "labels": labels,
+        "seed": cell.seed,
+        **({"label_noise": cell.label_noise} if cell.label_noise else {}),
+        "recipe": {
+            "config_hash": digest({**recipe, "encoder": bench.encoder_sha256}),
+            "code": code_digest(),
+            "data_fingerprint": bench.data_sha256,
+            "torch": torch.__version__,
+        },
+    }
+
+
+def unsuited(bench: Bench, plan: Plan, name: str) -> str | None:
+    """Why an encoder cannot have a method; None where it can."""
+    if METHODS[name].policy is None:
+        return None
+    try:
+        module(bench, plan, Cell(name, 1, 0), plan.rates[0])
+    except ValueError as error:
+        return str(error)
+    return None

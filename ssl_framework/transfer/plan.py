@@ -1,0 +1,79 @@
+"""How a study measures, as plain values: they are written down with every row."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ssl_framework.probes import PENALTIES
+from ssl_framework.transfer.methods import METHODS
+
+Budget = int | Literal["all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The grid, and what each of its cells may cost.
+
+    Args:
+        methods: names of `METHODS`.
+        budgets: labels of each class, and "all".
+        seeds: draws of labels, heads and order; the first one chooses rates and penalties.
+        steps: optimiser steps of a trained cell, at most.
+        epochs: passes over all labels, for the budget "all".
+        batch_size: of a step, or all labels where they are fewer.
+        rates: learning rates, of which validation chooses one for each method and budget, from the first seed.
+        penalties: of logistic regressions, likewise.
+        val_images: that choose, at most.
+        looks: how often validation is read while a cell trains, for the curve.
+        label_noise: shares of wrong labels to learn from, in extra cells of the largest whole budget.
+        noisy: methods of those cells.
+        noisy_seeds: how many of the seeds they have.
+        weight_decay: of AdamW.
+        precision: of Lightning.
+        accelerator: "cpu" or "gpu".
+    """
+
+    methods: Sequence[str] = tuple(METHODS)
+    budgets: Sequence[Budget] = (1, 10, 50, 250)
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+    steps: int = 300
+    epochs: int = 2
+    batch_size: int = 64
+    rates: Sequence[float] = (3e-4, 1e-3, 3e-3)
+    penalties: Sequence[float] = PENALTIES
+    val_images: int = 1000
+    looks: int = 6
+    label_noise: Sequence[float] = (0.2, 0.4)
+    noisy: Sequence[str] = ("scratch", "frozen", "full")
+    noisy_seeds: int = 2
+    weight_decay: float = 0.01
+    precision: str = "32-true"
+    accelerator: str = "cpu"
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in (*self.methods, *self.noisy) if name not in METHODS]
+        if unknown:
+            raise ValueError(f"methods: there is no {unknown[0]}. Choose among {', '.join(METHODS)}.")
+        for name in ("steps", "epochs", "batch_size", "val_images", "looks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least 1.")
+        for name in ("methods", "budgets", "seeds", "rates", "penalties"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}=[]: give at least one.")
+        odd = [share for share in self.label_noise if not 0 < share < 1]
+        if odd:
+            raise ValueError(f"label_noise={odd[0]}: give shares between 0 and 1.")
+
+    def state(self) -> dict[str, Any]:
+        """Plain values, without what says which cells there are."""
+        which = ("methods", "budgets", "seeds", "label_noise", "noisy", "noisy_seeds")
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in which}
+
+    @property
+    def largest(self) -> int | None:
+        """The largest budget that is a number."""
+        return max((budget for budget in self.budgets if budget != "all"), default=None)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

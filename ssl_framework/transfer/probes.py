@@ -1,0 +1,76 @@
+"""Cells in which nothing but a logistic regression learns: every image is encoded once for each encoder."""
+
+import time
+from functools import partial
+
+import torch
+
+from ssl_framework.encoders import random_like
+from ssl_framework.evaluation import Embeddings, embed, fitted_pca, raw_pixels
+from ssl_framework.probes import fit_probe
+from ssl_framework.transfer.bench import Bench
+from ssl_framework.transfer.cells import Cell, Row, chooser, head, labels
+from ssl_framework.transfer.methods import METHODS
+from ssl_framework.transfer.plan import Plan
+from ssl_framework.types import Encoder
+from ssl_framework.views.preprocessing import plain
+
+
+class Vectors:
+    """What encoders say of validation and test, kept as long as the next question is of the same encoder.
+
+    Args:
+        bench: the splits.
+        plan: how to encode.
+    """
+
+    def __init__(self, bench: Bench, plan: Plan) -> None:
+        self.bench, self.plan = bench, plan
+        prepare = plain(**bench.preprocessing).center
+        device = "cuda" if plan.accelerator == "gpu" else "cpu"
+        self.embed = partial(embed, prepare=prepare, device=device, precision=plan.precision)
+        self._prepare = prepare
+        self._held: dict[tuple[str, int], tuple[Encoder, Embeddings, Embeddings]] = {}
+
+    def of(self, method: str, seed: int) -> tuple[Encoder, Embeddings, Embeddings]:
+        """The encoder, its vectors of validation, and those of test."""
+        start = METHODS[method].start
+        asked = start, seed if start == "fresh" else 0
+        if asked not in self._held:
+            encoder = self._encoder(method, seed)
+            val, test = (self.embed(encoder, split) for split in (chooser(self.bench, self.plan), self.bench.judge.images))
+            self._held = {asked: (encoder, val, test)}
+        return self._held[asked]
+
+    def _encoder(self, method: str, seed: int) -> Encoder:
+        start, bench = METHODS[method].start, self.bench
+        if start == "fresh":
+            return random_like(bench.encoder, seed)
+        if start == "pretrained":
+            return bench.encoder
+        return (raw_pixels if start == "pixels" else fitted_pca)(bench.train, self._prepare)
+
+
+def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> Row:
+    """Fit a cell, choose its penalty on validation if it is not known, and have test judge it."""
+    bench, plan = vectors.bench, vectors.plan
+    encoder, val, test = vectors.of(cell.method, cell.seed)
+    started = time.perf_counter()
+    split = labels(bench, cell)
+    train = vectors.embed(encoder, split)
+    found = fit_probe(
+        (train.x, split.targets),
+        (val.x, val.y),
+        (test.x, torch.zeros_like(test.y)),  # whose labels are the judge's
+        penalties=plan.penalties if penalty is None else [penalty],
+        scaling="common",
+    )
+    return {
+        **head(bench, plan, cell, len(split)),
+        **bench.judge.score(cell, found.prediction),
+        "val_accuracy": found.val_accuracy,
+        "seconds": round(time.perf_counter() - started, 3),
+        "steps": 0,
+        "penalty": found.penalty,
+        "trainable_parameters": (train.x.shape[1] + 1) * bench.classes,
+    }
