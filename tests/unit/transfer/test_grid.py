@@ -1,0 +1,103 @@
+"""A study from beginning to end on tiny images, stopped, spread over processes and over machines."""
+
+import pytest
+
+from ssl_framework.transfer import Cell, cells_of, rows, study
+from ssl_framework.transfer import grid as module
+from ssl_framework.transfer.grid import parted
+
+from .conftest import bench, plan
+
+
+def told(found: list[dict]) -> dict:
+    """Rows without what differs from run to run."""
+    kept = [{key: value for key, value in row.items() if key not in ("seconds", "curve")} for row in found]
+    return {rows.name(row): row for row in kept}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return study(bench, plan(), tmp_path_factory.mktemp("study") / rows.FILE)
+
+
+def test_every_cell_has_a_row_with_what_it_depends_on(whole, tmp_path):
+    assert sorted(map(rows.name, whole)) == sorted(
+        f"{method}/{budget}/{seed}" for method in plan().methods for budget in (1, 4) for seed in (0, 1)
+    )
+    for row in whole:
+        assert set(row["recipe"]) == {"config_hash", "code", "data_fingerprint", "torch"}
+        if row["method"] == "lora":
+            assert "no linear layer" in row["na"]
+            assert "accuracy" not in row
+        else:
+            assert row["labels"] == 3 * row["budget"]
+            assert 0 <= row["accuracy"] <= 1
+    hashes = {(row["method"], row["budget"]): row["recipe"]["config_hash"] for row in whole}
+    assert len(set(hashes.values())) == len(hashes)
+    assert all(row["recipe"]["config_hash"] == hashes[row["method"], row["budget"]] for row in whole)
+
+
+def test_the_first_seed_chooses_on_validation_for_all(whole):
+    found = {rows.name(row): row for row in whole}
+    for method, budget in (("scratch", 1), ("last_n", 4)):
+        first, second = found[f"{method}/{budget}/0"], found[f"{method}/{budget}/1"]
+        assert first["tried"][f"{first['rate']:g}"] == max(first["tried"].values()) == first["val_accuracy"]
+        assert (second["rate"], second["tried"]) == (first["rate"], None)
+        assert [step for step, _, _ in first["curve"]] == [2, 4]
+    assert found["frozen/1/0"]["penalty"] == found["frozen/1/1"]["penalty"]
+
+
+def test_a_study_that_was_killed_goes_on_to_the_same_rows(whole, tmp_path):
+    path = tmp_path / rows.FILE
+
+    def stop(row, there, total):
+        assert total == len(whole)
+        if there == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study(bench, plan(), path, on_row=stop)
+    assert len(rows.read(path)) == 7
+    path.write_bytes(path.read_bytes()[:-9])  # killed while it wrote
+    counts: list[int] = []
+    found = study(bench, plan(), path, on_row=lambda row, there, total: counts.append(there))
+    assert counts == list(range(7, len(whole) + 1))
+    assert told(found) == told(whole) == told(rows.read(path))
+    assert study(lambda: pytest.fail("nothing is missing"), plan(), path) == rows.read(path)
+
+
+def test_processes_and_machines_find_the_same_rows(whole, tmp_path):
+    assert told(study(bench, plan(), tmp_path / "a.jsonl", jobs=2)) == told(whole)
+    parts = [tmp_path / f"{part}.jsonl" for part in range(3)]
+    for part, path in enumerate(parts):
+        study(bench, plan(), path, part=part, parts=3)
+    assert told(rows.gathered(parts)) == told(whole)
+    assert min(len(rows.read(path)) for path in parts) > 0
+
+
+def test_parts_share_no_cell_and_lose_none():
+    cells = cells_of(plan(label_noise=(0.2,)))
+    shared = [parted(cells, part, 4) for part in range(4)]
+    assert sorted(cell for part in shared for cell in part) == sorted(cells)
+    assert Cell("full", 4, 0, 0.2) not in cells  # full is not among the methods
+    assert Cell("scratch", 4, 1, 0.2) in cells
+
+
+def test_an_error_in_a_process_reaches_the_user_and_stops_the_others(tmp_path):
+    with pytest.raises(ValueError, match="fewer than the 50"):
+        study(bench, plan(budgets=(1, 50)), tmp_path / rows.FILE, jobs=2)
+    assert module._Here.desk is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"methods": ("scratched",)}, "there is no scratched"),
+        ({"rates": ()}, "rates="),
+        ({"steps": 0}, "steps=0"),
+        ({"label_noise": (1.5,)}, "label_noise=1.5"),
+    ],
+)
+def test_what_a_plan_cannot_be(words, said):
+    with pytest.raises(ValueError, match=said):
+        plan(**words)
