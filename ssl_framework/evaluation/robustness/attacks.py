@@ -7,8 +7,8 @@ They are written here and not taken from a library: torchattacks (last release 2
 TensorFlow Probability, foolbox (2024) eagerpy and GitPython, and the Adversarial Robustness Toolbox, which is alive, goes
 through numpy arrays and draws from global generators, so that a start could not belong to (seed, sample).
 
-An attack changes pixels in [0, 1], before they are normalised, by at most `eps` each, and leaves the model as it is: it computes
-no gradient of a weight and changes no mode. Put the model into evaluation mode, and give what `from_pixels` makes of it.
+Pixels change in [0, 1], before they are normalised, by at most `eps` each. The model stays as it is: no gradient of a
+weight is computed, and no mode changed. Put it into evaluation mode, and give what `from_pixels` makes of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -169,7 +169,11 @@ def moved(x: Tensor, direction: Tensor, eps: float) -> Tensor:
 
 
 def gradient(logits: Logits, x: Tensor, targets: Tensor) -> Tensor:
-    """Of the cross-entropy with respect to the pixels, ``(B, C, H, W)``; arguments as in `fgsm`."""
+    """Where the loss grows, ``(B, C, H, W)`` with respect to the pixels; arguments as in `fgsm`.
+
+    The cross-entropy is ``softplus(m)``, where m is logsumexp of the other classes' logits less the true class's. This is the
+    gradient of m: it has the same direction, and does not vanish where a model is so sure that its loss rounds to 0.
+    """
     _require_pixels(x, 0.0)
     return _look(logits, x, targets, climb=True)[0]
 
@@ -185,7 +189,7 @@ def gradient_share(slope: Tensor) -> float:
 
 
 def _look(logits: Logits, x: Tensor, targets: Tensor, *, climb: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of the loss ``(B, C, H, W)``, or zeros unless it is asked for; loss ``(B,)``; who is misclassified ``(B,)``."""
+    """`gradient` or, unless it is asked for, zeros; what the loss grows with ``(B,)``; who is misclassified ``(B,)``."""
     if not climb:
         with torch.no_grad():
             return torch.zeros_like(x), *_loss(logits, x, targets)
@@ -202,14 +206,14 @@ def _look(logits: Logits, x: Tensor, targets: Tensor, *, climb: bool) -> tuple[T
 
 
 def _loss(logits: Logits, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and whether a sample is misclassified, both ``(B,)``.
-
-    In float64: a model that is very sure has a loss of 0 in float32, and no gradient.
-    """
+    """What the loss grows with, see `gradient`, and whether a sample is misclassified, both ``(B,)``."""
     outputs = logits(x)
     require_logits(outputs)
     require_labels(targets, outputs.shape[1], len(outputs))
-    return F.cross_entropy(outputs.double(), targets, reduction="none"), outputs.argmax(dim=1) != targets
+    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    true = F.one_hot(targets, outputs.shape[1]).bool()
+    margin = outputs.masked_fill(true, -torch.inf).logsumexp(dim=1) - outputs[true]
+    return margin, outputs.argmax(dim=1) != targets
 
 
 def _drawn(x: Tensor, seed: int, index: Tensor | None, stream: int) -> Tensor:

@@ -8,13 +8,15 @@ are after Engstrom et al., "Exploring the Landscape of Spatial Robustness", 2019
 Theirs cuts grey levels off to whole numbers, which darkens each image; here they are rounded to the nearest.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from ssl_framework import keyed
 from ssl_framework.views.kernels.reference import affine
@@ -173,9 +175,10 @@ def _jpeg(images: Tensor, quality: float, _: Tensor) -> Tensor:
     files = images if whole else images.flatten(0, 1)[:, None]
 
     def change(image: Tensor) -> Tensor:
-        made = decode_jpeg(encode_jpeg(image.contiguous(), int(quality)))
-        assert isinstance(made, Tensor)  # one file, one image
-        return made
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(file, "JPEG", quality=int(quality))
+        pixels = np.array(Image.open(file))
+        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
     return torch.stack([change(image) for image in files]).view(images.shape)
 
