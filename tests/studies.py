@@ -22,10 +22,10 @@ METHODS = (
 )
 BUDGETS = (1, 4, 10, "all")
 LABELS = {1: 10, 4: 40, 10: 100, "all": 1150}
-_HEIGHT = {"scratch": 0, "frozen linear": 0.24, "fine-tune": 0.27, "gradual unfreeze": 0.25, "low-rank": 0.22, "partial": 0.2}
+_LEAD = {"scratch": 0, "frozen linear": 0.24, "fine-tune": 0.27, "gradual unfreeze": 0.25, "low-rank": 0.22, "partial": 0.2}
 CORRUPTIONS = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog",
-    "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
+    "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def noise(*parts: int) -> float:
 def accuracy(method: str, budget: int | str, seed: int) -> float:
     share = math.log10(LABELS[budget]) / math.log10(1150)
     base = 0.28 + 0.68 * share**1.6
-    lead = _HEIGHT.get(method, 0.04) * (1.15 - share) * 1.4 if method != "raw pixels, kNN" else 0.1 - 0.22 * share
+    lead = _LEAD.get(method, 0.04) * (1.15 - share) * 1.4 if method != "raw pixels, kNN" else 0.1 - 0.22 * share
     spread = 0.1 * (1.2 - share)
     return min(0.995, max(0.05, base + lead + spread * noise(METHODS.index(method), LABELS[budget], seed)))
 
