@@ -44,6 +44,23 @@ def test_it_opens_quietly_and_fits(browser, pages, which, width, dark, tmp_path)
     assert min(tall) >= 10, "letters of a chart are too small to read"
 
 
+def test_long_names_do_not_widen_the_page(browser, tmp_path):
+    long = "a" * 300
+    study = studies.study(seeds=2, points=30)
+    study |= {"title": long, "sentence": long, "commands": [long], "limits": [long], "environment": {long: long}}
+    study["training"][long] = [[0, 1.0], [1, 2.0]]
+    study["map"]["classes"][0] = long
+    study["attention"][0]["caption"] = long
+    for verdict in study["verdicts"]:
+        verdict |= {"method": long, "sentence": long}
+    for row in study["rows"]:
+        row["method"] = row["method"].replace("fine-tune", long)
+    study["robustness"][long] = study["robustness"].pop("fine-tune")
+    for write in (report.write_page, lambda study, path: report.write_comparison([study, study], path)):
+        browser.open(write(study, tmp_path / "page.html"), width=360)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_letters_of_charts_do_not_cover_each_other(browser, pages):
     overlap = """(() => {
       const bad = [];
