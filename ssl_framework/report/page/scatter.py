@@ -30,7 +30,7 @@ def scatter(name: str, title: str, description: str, spots: Sequence[Spot], clas
         own = [(place, spot.image) for place, spot in zip(placed, spots, strict=True) if spot.kind == kind]
         if own:
             dots = [tag("use", href=f"#m{kind % len(style.MARKERS)}", x=x, y=y, data_i=image) for (x, y), image in own]
-            groups.append(tag("g", *dots, class_=f"dots s{kind % len(style.PALETTE)}", data_name=label))
+            groups.append(tag("g", *dots, class_=f"dots s{kind % len(style.PALETTE)}", data_name=f"class {label}"))
             names.append(_free(cut(label), _medoid([place for place, _ in own]), names))
     words = [tag("text", text, x=x, y=y + 5, class_="halo") for text, x, y in names] if len(names) <= _NAMED_MOST else []
     return svg(name, (title, description), (_WIDTH, _HEIGHT), [*groups, *words])

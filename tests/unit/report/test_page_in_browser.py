@@ -38,6 +38,8 @@ def test_it_opens_quietly_and_fits(browser, pages, which, width, dark, tmp_path)
     assert browser.complaints() == []
     assert {url for url in browser.requests() if not url.startswith("data:")} == {pages[which].as_uri()}
     assert browser.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    wide = browser.evaluate("[...document.querySelectorAll('caption')].map((caption) => caption.getBoundingClientRect().right)")
+    assert max(wide) <= width, "a caption has to be scrolled to"
     shown = Image.open(tmp_path / "page.png").convert("L")
     assert (shown.getpixel((2, 2)) < 60) == dark
     tall = browser.evaluate(f"{LETTERS}.map((letters) => letters.getBoundingClientRect().height)")
@@ -145,7 +147,9 @@ def test_keys_walk_over_the_marks(browser, pages):
 def test_a_point_of_the_map_shows_its_image(browser, pages):
     browser.open(pages[0])
     browser.evaluate("document.querySelector('#map .dots use[tabindex=\"0\"]').focus()")
-    assert tip(browser) == "0"
+    assert tip(browser) == "class 0"
+    browser.press("ArrowLeft")  # round to the last
+    assert tip(browser) == "class 9"
     box = browser.evaluate("document.querySelector('#tip svg').getAttribute('viewBox')")
     index = browser.evaluate("Number(document.activeElement.dataset.i)")
     columns = browser.evaluate("Number(document.getElementById('thumbnails').dataset.columns)")
