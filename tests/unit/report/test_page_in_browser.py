@@ -63,7 +63,19 @@ def test_long_names_do_not_widen_the_page(browser, tmp_path):
         assert browser.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_letters_of_charts_do_not_cover_each_other(browser, pages):
+def crowded():
+    """Numbers of labels that nearly agree, and classes that lie on each other."""
+    study, labels = studies.study(seeds=2, points=60), {1: 10, 4: 11, 10: 12, "all": 1150}
+    for row in [*study["rows"], *study["verdicts"]]:
+        if "labels" in row:
+            row["labels"] = labels[row["budget"]]
+    for point in study["map"]["points"]:
+        point[:2] = [0.0, 0.0]
+    study["map"]["points"].append([3.0, 2.0, 0, 0])
+    return study
+
+
+def test_letters_of_charts_do_not_cover_each_other(browser, pages, tmp_path):
     overlap = """(() => {
       const bad = [];
       for (const chart of document.querySelectorAll("svg[data-hover]")) {
@@ -79,8 +91,9 @@ def test_letters_of_charts_do_not_cover_each_other(browser, pages):
       return bad;
     })()"""
     for width in (1280, 360):
-        browser.open(pages[0], width=width)
-        assert browser.evaluate(overlap) == []
+        for page in (pages[0], report.write_page(crowded(), tmp_path / "crowded.html")):
+            browser.open(page, width=width)
+            assert browser.evaluate(overlap) == []
 
 
 def test_the_button_changes_the_theme(browser, pages):
