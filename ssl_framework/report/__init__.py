@@ -1,6 +1,7 @@
-"""What people look at: a table and pictures, made from the rows of a study and from the folder of a run."""
+"""What people look at: a table, pictures and a page, made from the rows of a study and from the folder of a run."""
 
 from ssl_framework.report.figures import depth_curve, embedding_map, label_efficiency, read_metrics, training_curves, views_grid
+from ssl_framework.report.page import picture, sprite, write_comparison, write_page
 from ssl_framework.report.style import save
 from ssl_framework.report.table import Cell, Summary, gain, markdown, summarise, text
 
@@ -12,10 +13,14 @@ __all__ = [
     "gain",
     "label_efficiency",
     "markdown",
+    "picture",
     "read_metrics",
     "save",
+    "sprite",
     "summarise",
     "text",
     "training_curves",
     "views_grid",
+    "write_comparison",
+    "write_page",
 ]

@@ -49,6 +49,7 @@ def test_the_wheel_holds_code_types_and_configuration_and_nothing_else(wheel: Pa
     }
     assert in_checkout <= set(names)
     assert {"ssl_framework/py.typed", "ssl_framework/cli.py"} <= set(names)
+    assert {"ssl_framework/report/page/style.css", "ssl_framework/report/page/page.js"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"ssl_framework", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
 
 
