@@ -1,10 +1,23 @@
 """Does transfer pay? Methods, budgets and paired seeds on one bench, and what may be said of the rows."""
 
-from ssl_framework.transfer import recipe, rows
+from ssl_framework.transfer import claims, recipe, rows
 from ssl_framework.transfer.bench import Bench, Judge, require_apart
 from ssl_framework.transfer.cells import Cell
 from ssl_framework.transfer.grid import cells_of, study
 from ssl_framework.transfer.methods import METHODS, Method
 from ssl_framework.transfer.plan import Plan
 
-__all__ = ["METHODS", "Bench", "Cell", "Judge", "Method", "Plan", "cells_of", "recipe", "require_apart", "rows", "study"]
+__all__ = [
+    "METHODS",
+    "Bench",
+    "Cell",
+    "Judge",
+    "Method",
+    "Plan",
+    "cells_of",
+    "claims",
+    "recipe",
+    "require_apart",
+    "rows",
+    "study",
+]

@@ -1,5 +1,6 @@
 """One cell of a study: a method, so many labels, a seed. Trained or probed, chosen on validation, judged once."""
 
+import copy
 import time
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -12,6 +13,7 @@ from ssl_framework.data import Labelled
 from ssl_framework.downstream import Classification, DownstreamModule, Frozen, LabelledData
 from ssl_framework.downstream.study import fit_quietly
 from ssl_framework.encoders import random_like
+from ssl_framework.evaluation import noisy
 from ssl_framework.optim import adamw
 from ssl_framework.transfer.bench import Bench
 from ssl_framework.transfer.methods import METHODS
@@ -95,8 +97,12 @@ def module(bench: Bench, plan: Plan, cell: Cell, rate: float) -> DownstreamModul
 
 
 def labels(bench: Bench, cell: Cell) -> Labelled:
-    """What a cell learns from: the same samples for every method."""
-    return bench.train if cell.budget == "all" else bench.train.subset(cell.budget, cell.seed)
+    """What a cell learns from: the same samples, with the same wrong labels, for every method."""
+    train = bench.train if cell.budget == "all" else bench.train.subset(cell.budget, cell.seed)
+    if cell.label_noise:
+        train = copy.copy(train)
+        train.targets = noisy(train.targets, cell.label_noise, bench.classes, cell.seed)
+    return train
 
 
 def steps_of(plan: Plan, cell: Cell, samples: int) -> int:
@@ -165,7 +171,7 @@ def head(bench: Bench, plan: Plan, cell: Cell, labels: int) -> Row:
         "seed": cell.seed,
         **({"label_noise": cell.label_noise} if cell.label_noise else {}),
         "recipe": {
-            "config_hash": digest({**recipe, "encoder": bench.encoder_sha256}),
+            "config_hash": digest({**recipe, "label_noise": cell.label_noise, "encoder": bench.encoder_sha256}),
             "code": code_digest(),
             "data_fingerprint": bench.data_sha256,
             "torch": torch.__version__,

@@ -1,9 +1,11 @@
 """A study from beginning to end on tiny images, stopped, spread over processes and over machines."""
 
 import pytest
+import torch
 
 from ssl_framework.transfer import Cell, cells_of, rows, study
 from ssl_framework.transfer import grid as module
+from ssl_framework.transfer.cells import labels
 from ssl_framework.transfer.grid import parted
 
 from .conftest import bench, plan
@@ -73,6 +75,15 @@ def test_processes_and_machines_find_the_same_rows(whole, tmp_path):
         study(bench, plan(), path, part=part, parts=3)
     assert told(rows.gathered(parts)) == told(whole)
     assert min(len(rows.read(path)) for path in parts) > 0
+
+
+def test_wrong_labels_are_learnt_from_and_are_the_same_for_every_method():
+    made = bench()
+    clean, some, more = (labels(made, Cell("full", 10, 1, share)) for share in (0.0, 0.2, 0.4))
+    assert torch.equal(clean.index, some.index)
+    assert [int((clean.targets != wrong.targets).sum()) for wrong in (some, more)] == [6, 12]  # of 30
+    assert torch.equal(labels(made, Cell("scratch", 10, 1, 0.2)).targets, some.targets)
+    assert torch.equal(made.train.targets, bench().train.targets)  # nobody else learns them
 
 
 def test_parts_share_no_cell_and_lose_none():

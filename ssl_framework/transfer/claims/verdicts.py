@@ -1,0 +1,193 @@
+"""Does transfer pay, and up to how many labels? One verdict a budget, all of them right together in 95 of 100 studies."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from ssl_framework.transfer.claims.familywise import Adjusted, holm
+from ssl_framework.transfer.claims.gains import Comparison, chosen, compare
+from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Measured, Rows, amount, measured
+
+FEWEST = 5
+"""Seeds below which nothing is judged.
+
+Where training succeeds or fails by the toss of a coin, three seeds that fall the same way look like a steady gain: more than
+a quarter of such null studies then claim that transfer pays, and about 2 % of those with five seeds.
+"""
+
+Word = Literal["pays", "hurts", "no evidence", "not judged"]
+
+
+class Verdict(NamedTuple):
+    """What may be said of one budget.
+
+    Attributes:
+        budget: of labels.
+        word: "pays" and "hurts" are the two directions of one two-sided test; "not judged" says that there was none.
+        method: that it is said of; None where no transfer method was measured.
+        seeds: pairs.
+        test: the comparison with the reference; None where there was nothing to compare.
+        p_adjusted: its two-sided p-value, corrected for the family; None where nothing was judged.
+        reason: in one sentence.
+    """
+
+    budget: Budget
+    word: Word
+    method: str | None
+    seeds: int
+    test: Comparison | None
+    p_adjusted: float | None
+    reason: str
+
+
+def verdicts(
+    rows: Rows, *, method: str | None = None, reference: str = SCRATCH, confidence: float = 0.95, fewest: int = FEWEST
+) -> list[Verdict]:
+    """Judge each budget, so that at most a share ``1 - confidence`` of studies has any false verdict.
+
+    A method that is named was fixed in advance: the family is its budgets. Else validation chooses at each budget, and the
+    family is every transfer method at every budget. For what validation likes by luck, test likes too: the chosen method's
+    p-value is too small, and must hold whichever method is chosen. Corrected for budgets alone, 5 to 8 % of null studies with
+    five methods and budgets claim that transfer pays.
+
+    Args:
+        rows: of a study.
+        method: to judge; None: what `chosen` says at each budget.
+        reference: to compare with.
+        confidence: of the family, and of each interval.
+        fewest: seeds, below which nothing is judged.
+
+    Returns:
+        One a budget, ascending.
+
+    Raises:
+        ValueError: the method was measured nowhere, or seeds are not paired.
+    """
+    study = measured(rows)
+    if method is not None and method not in study.methods:
+        raise ValueError(f"{method} was measured at no budget. There are {', '.join(study.methods)}.")
+    candidates = TRANSFER if method is None else (method,)
+    tests = comparisons(study, candidates, reference, confidence)
+    corrected = adjusted(study, tests, fewest)
+    return [_verdict(study, budget, candidates, reference, tests, corrected, confidence) for budget in study.budgets]
+
+
+Comparisons = dict[tuple[str, Budget], Comparison]
+
+
+def comparisons(rows: Rows, methods: Sequence[str], reference: str, confidence: float) -> Comparisons:
+    """Each method against the reference, wherever both were measured."""
+    study = measured(rows)
+    return {
+        (method, budget): compare(*study.pairs(method, reference, budget), confidence)
+        for budget in study.budgets
+        for method in methods
+        if method != reference and (method, budget) in study.cells and (reference, budget) in study.cells
+    }
+
+
+def adjusted(rows: Rows, tests: Comparisons, fewest: int = FEWEST) -> Adjusted:
+    """Two-sided p-values, corrected together: twice the smaller of the two directions, each by Holm's procedure.
+
+    The directions are corrected apart. In one procedure "hurts" at one budget would make "pays" easier at another, so that a
+    better encoder could lose a verdict, and a true effect in the wrong direction would be no false verdict.
+
+    Args:
+        rows: that the tests are of.
+        tests: a family: whatever was asked, judged or not.
+        fewest: seeds, below which a comparison is not of the family.
+
+    Returns:
+        Of each comparison with enough seeds. Differences that are all the same, of unknown error, count as p = 1.
+    """
+    study = measured(rows)
+    family = [key for key in tests if len(study.cells[key]) >= max(2, fewest)]
+    better, worse = ([_one_sided(tests[key], sign) for key in family] for sign in (1, -1))
+    corrected = zip(holm(better), holm(worse), strict=True)
+    return {key: min(1.0, 2 * min(pair)) for key, pair in zip(family, corrected, strict=True)}
+
+
+def flip(found: Sequence[Verdict]) -> Budget | None:
+    """The smallest budget from which on transfer is not said to pay, if it pays at all smaller ones; None: there is no such."""
+    paying = [one.word == "pays" for one in found]
+    count = sum(paying)
+    return found[count].budget if 0 < count < len(found) and all(paying[:count]) else None
+
+
+def headline(found: Sequence[Verdict]) -> str:
+    """All verdicts in one sentence, for people who know no statistics. Ends are budgets that were measured."""
+    runs: list[tuple[Word, list[Verdict]]] = [(word, list(group)) for word, group in groupby(found, key=_word)]
+    if len(runs) == 1:
+        return _uniform(found)
+    said = [f"{_SAID[word]} {_span(group)}" for word, group in runs]
+    never = "" if any(word == "pays" for word, _ in runs) else "transfer is nowhere shown to pay: "
+    sentence = f"{never}{'; '.join(said)}"
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+_SAID: dict[Word, str] = {
+    "pays": "transfer pays",
+    "hurts": "transfer hurts",
+    "no evidence": "there is no evidence either way",
+    "not judged": "nothing can be said",
+}
+
+
+def _one_sided(test: Comparison, sign: int) -> float:
+    if test.p is None:
+        return 1.0
+    return test.p / 2 if sign * test.mean > 0 else 1 - test.p / 2
+
+
+def _uniform(found: Sequence[Verdict]) -> str:
+    word = found[0].word
+    each = "every" if word in ("pays", "hurts") else "any"
+    scope = _span(found) if len(found) == 1 else f"at {each} budget measured, {_span(found)}"
+    if word == "pays":
+        return f"Transfer pays {scope}."
+    if word == "hurts":
+        return f"Transfer hurts {scope}: training from scratch is better."
+    if word == "no evidence":
+        return f"There is no evidence that transfer pays or hurts {scope}."
+    return f"Whether transfer pays cannot be said {scope}: {found[0].reason}."
+
+
+def _word(one: Verdict) -> Word:
+    return one.word
+
+
+def _span(found: Sequence[Verdict]) -> str:
+    first, last = found[0].budget, found[-1].budget
+    if first == last:
+        return f"{'with' if isinstance(first, str) else 'at'} {amount(first)}"
+    start = str(first) if isinstance(last, int) else amount(first)
+    return f"from {start} up to {amount(last)}"
+
+
+def _verdict(
+    study: Measured,
+    budget: Budget,
+    candidates: Sequence[str],
+    reference: str,
+    tests: Comparisons,
+    corrected: Adjusted,
+    confidence: float,
+) -> Verdict:
+    method = chosen(study, budget, candidates)
+    if method is None or (method, budget) not in tests:
+        missing = f"{reference} was not measured" if method is not None else f"none of {', '.join(candidates)} was measured"
+        return Verdict(budget, "not judged", method, 0, None, None, missing)
+    test, p, seeds = tests[method, budget], corrected.get((method, budget)), len(study.cells[method, budget])
+    if p is None:
+        few = f"{seeds} seed{'s are' if seeds > 1 else ' is'} too few"
+        return Verdict(budget, "not judged", method, seeds, test, None, few)
+    if test.p is None:
+        same = "the seeds' differences are all the same, and without 'correct' nothing tells how far they may be off"
+        return Verdict(budget, "not judged", method, seeds, test, None, same)
+    word: Word = "no evidence" if p > 1 - confidence else "pays" if test.mean > 0 else "hurts"
+    return Verdict(budget, word, method, seeds, test, p, _reason(test, method, reference, p))
+
+
+def _reason(test: Comparison, method: str, reference: str, p: float) -> str:
+    low, high = (100 * (test.mean + sign * test.half_width) for sign in (-1, 1))
+    return f"{method} gains {100 * test.mean:+.1f} points over {reference} ({low:+.1f} to {high:+.1f}, corrected p = {p:.2g})"
