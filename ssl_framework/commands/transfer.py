@@ -4,14 +4,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
-from ssl_framework import machine
-from ssl_framework.commands import build, folder
+from ssl_framework import machine, report
+from ssl_framework.checkpoint import load_encoder
+from ssl_framework.commands import build, compose, folder, story
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.evaluate import budgets_of
+from ssl_framework.commands.quiet import quiet
+from ssl_framework.data import DataModule, digits, fit
 from ssl_framework.transfer import Bench, Judge, Plan, recipe, require_apart, rows, study
 
 Row = dict[str, Any]
@@ -57,7 +61,35 @@ def run(settings: Settings) -> dict[str, Any]:
                 f"stopped by Ctrl-C; {kept} rows are kept. Go on with: ssl-framework transfer resume={home}"
             ) from None
     say(f"rows: {file}")
-    return {"run": str(home), "rows": found}
+    if settings["parts"] > 1:
+        say(f"part {settings['part']} of {settings['parts']}: the page is made of all parts, by ssl-framework report.")
+        return {"run": str(home), "rows": found}
+    study_told = story.told(found, bench(settings), home, settings, pretraining(settings))
+    folder.write_results(home, {key: study_told[key] for key in study_told if key not in ("map", "neighbours")})
+    page = report.write_page(study_told, home / "report.html")
+    say("", study_told["sentence"], "", report.text([row for row in found if "accuracy" in row and not row.get("label_noise")]))
+    say("", f"page: {page}")
+    return {"run": str(home), "rows": found, "page": str(page)}
+
+
+def pretraining(settings: Settings) -> dict[str, Any]:
+    """The run that made the encoder, and how many seconds it took, as far as they are known."""
+    given, path = settings["pretrain_seconds"], Path(settings["encoder_file"])
+    home = path if path.is_dir() else path.parent
+    return {"seconds": _seconds(home) if given is None else float(given), "folder": home}
+
+
+def _seconds(home: Path) -> float | None:
+    """From the log of a pretraining: samples, by how many of them were seen in a second."""
+    log, config = home / "metrics.csv", home / "config.yaml"
+    if not log.is_file() or not config.is_file():
+        return None
+    speed = report.read_metrics(home).get("throughput/samples_per_s")
+    saved = compose.saved_settings(home)
+    steps = load_encoder(home).history.get("steps")
+    if speed is None or steps is None or "batch_size" not in saved["data"]:
+        return None
+    return steps * saved["data"]["batch_size"] * saved["trainer"]["accumulate_grad_batches"] * float((1 / speed.value).mean())
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -79,6 +111,8 @@ def plan_of(settings: Settings) -> Plan:
         rates=_listed(settings["rates"]),
         val_images=settings["val_images"],
         label_noise=_listed(settings["label_noise"]),
+        test_images=settings["robustness"],
+        attacks=_listed(settings["attacks"]),
         precision=build.encoding_precision(settings),
         accelerator="cpu" if on_cpu else "gpu",
     )
@@ -90,6 +124,7 @@ def bench(settings: Settings) -> Bench:
     Raises:
         ValueError: they do not suit each other, or have no labels.
     """
+    quiet()  # in each process
     data = build.data(settings)
     loaded = build.load(settings["encoder_file"], data.facts)
     if data.facts.classes is None:
@@ -107,7 +142,17 @@ def bench(settings: Settings) -> Bench:
         loaded.facts["sha256"],
         recipe.data_digest(splits),
         len(data.facts.classes),
+        _others(data),
     )
+
+
+def _others(data: DataModule) -> Tensor | None:
+    """Handwritten digits in the form of the study's images, to be told from them; None where it is of digits itself."""
+    source = digits()
+    if data.name == source.name:
+        return None
+    images, like = source.test_split().images(range(len(source.test_split()))), data.test_split().images([0])
+    return fit(images.repeat(1, like.shape[1], 1, 1), (like.shape[2], like.shape[3]))
 
 
 def _jobs(settings: Settings) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ssl_framework.metrics import accuracy
@@ -23,12 +24,14 @@ class ProbeResult(NamedTuple):
         penalty: chosen on validation; of equally good ones the strongest.
         val_accuracy: what it reached there.
         prediction: ``(N_test,)`` classes.
+        weights: ``(D + 1, C)``, the bias last, of features as they were given: scores are ``x @ w[:-1] + w[-1]``.
     """
 
     accuracy: float
     penalty: float
     val_accuracy: float
     prediction: Tensor
+    weights: Tensor
 
 
 def fit_probe(
@@ -73,7 +76,9 @@ def fit_probe(
     reached = [accuracy(_scores(scale(val[0]), w), val[1]) for w in weights]
     best = max(range(len(penalties)), key=lambda i: (reached[i], penalties[i]))
     prediction = _scores(scale(test[0]), weights[best]).argmax(dim=1)
-    return ProbeResult(accuracy(prediction, test[1]), float(penalties[best]), reached[best], prediction)
+    own = weights[best, :-1] / scale.std[:, None]
+    raw = torch.cat([own, weights[best, -1:] - (scale.mean @ own)[None]])
+    return ProbeResult(accuracy(prediction, test[1]), float(penalties[best]), reached[best], prediction, raw)
 
 
 def _scores(x: Tensor, weights: Tensor) -> Tensor:

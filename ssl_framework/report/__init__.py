@@ -1,6 +1,14 @@
 """What people look at: a table, pictures and a page, made from the rows of a study and from the folder of a run."""
 
-from ssl_framework.report.figures import depth_curve, embedding_map, label_efficiency, read_metrics, training_curves, views_grid
+from ssl_framework.report.figures import (
+    depth_curve,
+    embedding_map,
+    label_efficiency,
+    plane,
+    read_metrics,
+    training_curves,
+    views_grid,
+)
 from ssl_framework.report.page import picture, sprite, write_comparison, write_page
 from ssl_framework.report.style import save
 from ssl_framework.report.table import Cell, Summary, gain, markdown, summarise, text
@@ -14,6 +22,7 @@ __all__ = [
     "label_efficiency",
     "markdown",
     "picture",
+    "plane",
     "read_metrics",
     "save",
     "sprite",

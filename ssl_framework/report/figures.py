@@ -100,15 +100,15 @@ def embedding_map(
     if len(points) < 5 or len(points) != len(labels):
         raise ValueError(f"a map needs at least 5 points and a label for each, got {len(points)} points, {len(labels)} labels.")
     chosen = np.sort(keyed.permutation(len(points), seed)[:most])
-    plane, labels = _plane(points[chosen], seed), labels[chosen]
+    places, labels = plane(points[chosen], seed), labels[chosen]
     picture = style.figure(6.4, 5.0)
     axes = style.dress(picture.subplots(), "Map of the embeddings")
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines["bottom"].set_visible(False)
-    size = min(30.0, max(8.0, 16_000 / len(plane)))  # square points: few samples show larger
+    size = min(30.0, max(8.0, 16_000 / len(places)))  # square points: few samples show larger
     for number in map(int, np.unique(labels)):
-        one = plane[labels == number]
+        one = places[labels == number]
         color = style.PALETTE[number % len(style.PALETTE)]
         marker = style.MARKERS[number // len(style.PALETTE) % len(style.MARKERS)]
         name = str(number if classes is None else classes[number])
@@ -236,8 +236,12 @@ def _smoothed(value: Array) -> Array:
     return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
 
 
-def _plane(points: Array, seed: int) -> Array:
-    """``(N, D)`` to ``(N, 2)``; 50 principal components first, as van der Maaten and Hinton (2008, section 4.2) do."""
+def plane(points: Array | Tensor, seed: int = 0) -> Array:
+    """Where points lie on a map that keeps neighbours together: ``(N, D)`` to ``(N, 2)``, by t-SNE.
+
+    50 principal components first, as van der Maaten and Hinton (2008, section 4.2) do.
+    """
+    points = np.asarray(points)
     small = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
     perplexity = min(30.0, (len(points) - 1) / 3)
     return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(small)

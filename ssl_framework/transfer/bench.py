@@ -78,6 +78,7 @@ class Bench(NamedTuple):
         encoder_sha256: of its tensors.
         data_sha256: see `data_digest`.
         classes: how many.
+        others: ``(M, C, H, W)`` uint8 images of none of them, or None.
     """
 
     encoder: EncoderModule
@@ -88,6 +89,7 @@ class Bench(NamedTuple):
     encoder_sha256: str
     data_sha256: str
     classes: int
+    others: Tensor | None = None
 
 
 def require_apart(train: Labelled, val: Labelled, test: Labelled) -> None:

@@ -14,6 +14,7 @@ from ssl_framework import machine
 from ssl_framework.transfer import rows as rows_file
 from ssl_framework.transfer.bench import Bench
 from ssl_framework.transfer.cells import Cell, head, trained, unsuited
+from ssl_framework.transfer.hardened import Classifier, Probe, hardened
 from ssl_framework.transfer.methods import METHODS
 from ssl_framework.transfer.plan import Plan
 from ssl_framework.transfer.probes import Vectors, probed
@@ -164,8 +165,18 @@ def _work(cell: Cell, choice: float | None) -> Row:
     assert desk is not None
     bench, plan, vectors = desk
     if METHODS[cell.method].policy is None:
-        return probed(vectors, cell, choice)
-    reason = unsuited(bench, plan, cell.method)
-    if reason is not None:
-        return {**head(bench, plan, cell, 0), "na": reason}
-    return trained(bench, plan, cell, choice)[0]
+        row, encoder, weights = probed(vectors, cell, choice)
+        model = Classifier(encoder, Probe(weights), bench)
+    else:
+        reason = unsuited(bench, plan, cell.method)
+        if reason is not None:
+            return {**head(bench, plan, cell, 0), "na": reason}
+        row, module = trained(bench, plan, cell, choice)
+        model = Classifier(module.encoder, module.head, bench)
+    return {**row, "robustness": hardened(model, bench, plan)} if _asked(cell, plan) else row
+
+
+def _asked(cell: Cell, plan: Plan) -> bool:
+    """Whether robustness is measured of a cell."""
+    first = cell.seed in list(plan.seeds)[: plan.hardened_seeds] and cell.budget == plan.largest and not cell.label_noise
+    return first and cell.method in plan.hardened and plan.test_images > 0

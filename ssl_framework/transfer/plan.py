@@ -28,6 +28,10 @@ class Plan:
         label_noise: shares of wrong labels to learn from, in extra cells of the largest whole budget.
         noisy: methods of those cells.
         noisy_seeds: how many of the seeds they have.
+        hardened: methods that robustness is measured of, at the largest whole budget.
+        hardened_seeds: how many of the seeds.
+        test_images: that robustness is measured on, at most; 0: it is not.
+        attacks: budgets of attacks, of pixels in [0, 1].
         weight_decay: of AdamW.
         precision: of Lightning.
         accelerator: "cpu" or "gpu".
@@ -46,12 +50,16 @@ class Plan:
     label_noise: Sequence[float] = (0.2, 0.4)
     noisy: Sequence[str] = ("scratch", "frozen", "full")
     noisy_seeds: int = 2
+    hardened: Sequence[str] = ("scratch", "frozen", "full")
+    hardened_seeds: int = 1
+    test_images: int = 1000
+    attacks: Sequence[float] = (2 / 255, 8 / 255)
     weight_decay: float = 0.01
     precision: str = "32-true"
     accelerator: str = "cpu"
 
     def __post_init__(self) -> None:
-        unknown = [name for name in (*self.methods, *self.noisy) if name not in METHODS]
+        unknown = [name for name in (*self.methods, *self.noisy, *self.hardened) if name not in METHODS]
         if unknown:
             raise ValueError(f"methods: there is no {unknown[0]}. Choose among {', '.join(METHODS)}.")
         for name in ("steps", "epochs", "batch_size", "val_images", "looks"):
@@ -66,7 +74,18 @@ class Plan:
 
     def state(self) -> dict[str, Any]:
         """Plain values, without what says which cells there are."""
-        which = ("methods", "budgets", "seeds", "label_noise", "noisy", "noisy_seeds")
+        which = (
+            "methods",
+            "budgets",
+            "seeds",
+            "label_noise",
+            "noisy",
+            "noisy_seeds",
+            "hardened",
+            "hardened_seeds",
+            "test_images",
+            "attacks",
+        )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in which}
 
     @property

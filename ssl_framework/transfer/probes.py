@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import Embeddings, embed, fitted_pca, raw_pixels
@@ -51,8 +52,12 @@ class Vectors:
         return (raw_pixels if start == "pixels" else fitted_pca)(bench.train, self._prepare)
 
 
-def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> Row:
-    """Fit a cell, choose its penalty on validation if it is not known, and have test judge it."""
+def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, Encoder, Tensor]:
+    """Fit a cell, choose its penalty on validation if it is not known, and have test judge it.
+
+    Returns:
+        The row, the encoder, and the weights ``(D + 1, C)`` of the probe on its vectors.
+    """
     bench, plan = vectors.bench, vectors.plan
     encoder, val, test = vectors.of(cell.method, cell.seed)
     started = time.perf_counter()
@@ -65,7 +70,7 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> Row:
         penalties=plan.penalties if penalty is None else [penalty],
         scaling="common",
     )
-    return {
+    row = {
         **head(bench, plan, cell, len(split)),
         **bench.judge.score(cell, found.prediction),
         "val_accuracy": found.val_accuracy,
@@ -74,3 +79,4 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> Row:
         "penalty": found.penalty,
         "trainable_parameters": (train.x.shape[1] + 1) * bench.classes,
     }
+    return row, encoder, found.weights

@@ -216,8 +216,11 @@ class ImageViews:
             ValueError: the images are not uint8 or have other channels than mean and std.
         """
         self._check_images(images)
-        pixels = images.float() / 255
-        if _sides(images) != self._size:
+        return self.center_pixels(images.float() / 255)
+
+    def center_pixels(self, pixels: Tensor) -> Tensor:
+        """The same of pixels ``(B, C, H, W)`` in [0, 1], with a gradient: for attacks and saliency."""
+        if _sides(pixels) != self._size:
             pixels = _cover(pixels, self._size)
         return reference.normalize(pixels, self._mean, self._std)
 

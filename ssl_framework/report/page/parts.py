@@ -13,6 +13,7 @@ ANSWERS: Mapping[Answer, tuple[str, str]] = {
     "pays": ("yes", "✓ pays"),
     "no evidence": ("open", "? no evidence"),
     "hurts": ("no", "✗ hurts"),
+    "not judged": ("open", "– not judged"),
 }
 
 

@@ -10,7 +10,7 @@ from ssl_framework.report.page.study import Robustness, Study, scratch
 
 _SAME = 0.01  # a single number moves by a point from chance alone
 _SWEEPS = (
-    ("noise", "Gaussian noise", "standard deviation"),
+    ("noise", "Random signs", "size, where 1 is black to white"),
     ("fgsm", "One-step attack (FGSM)", "size of the change"),
     ("pgd", "Many-step attack (PGD)", "size of the change"),
     ("label_noise", "Wrong training labels", "share that is wrong"),

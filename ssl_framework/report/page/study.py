@@ -4,7 +4,7 @@ from typing import Literal, NotRequired, TypedDict
 
 Budget = int | str
 Image = int | str  # a place in the sprite of thumbnails, or a data URI
-Answer = Literal["pays", "no evidence", "hurts"]
+Answer = Literal["pays", "no evidence", "hurts", "not judged"]
 
 
 class Verdict(TypedDict):
@@ -13,7 +13,7 @@ class Verdict(TypedDict):
     Attributes:
         budget: labels per class, or "all".
         labels: how many labels that is in all.
-        verdict: "pays", "no evidence" or "hurts".
+        verdict: "pays", "no evidence", "hurts", or "not judged" with fewer seeds than that takes.
         method: what was chosen on the validation split, and judged on the test split.
         gain: over scratch with the same labels, in [-1, 1]: mean, low and high end of the 95 % interval.
         p_holm: p-value after Holm's correction over the budgets.
@@ -113,7 +113,7 @@ class Robustness(TypedDict, total=False):
         corruptions: for each corruption, at severities 1 to 5.
         fgsm: by size of a one-step attack.
         pgd: by size of a many-step attack.
-        noise: by standard deviation of Gaussian noise.
+        noise: by size of random signs, beside which an attack of that size is one.
         label_noise: by share of training labels that were wrong.
         ece: expected calibration error, in [0, 1].
         ood_auroc: area under the curve that tells known from unknown kinds of images.

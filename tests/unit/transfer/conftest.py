@@ -40,5 +40,6 @@ def plan(**changes: Any) -> Plan:
         "penalties": (0.01, 1.0),
         "looks": 2,
         "label_noise": (),
+        "test_images": 0,
     }
     return Plan(**{**small, **changes})

@@ -1,0 +1,239 @@
+"""What the page of a transfer study shows, gathered from its rows, its encoder and its folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ssl_framework import report
+from ssl_framework.evaluation import CORRUPTIONS, Embeddings, depth_curve, embed
+from ssl_framework.transfer import Bench, claims, rows
+from ssl_framework.transfer.methods import METHODS
+from ssl_framework.views.preprocessing import plain
+
+Row = dict[str, Any]
+Plain = dict[str, Any]
+
+_SHOWN = 1000  # images of the map
+_QUERIES, _ANSWERS = 8, 6
+_POINTS = 300  # of a curve
+
+_LIMITS = (
+    "One data set and one pretrained encoder: the luck of this pretraining run is not part of the intervals.",
+    "Scratch and every trained method had the same steps, the same learning rates to choose from, and no augmentation.",
+    "Rates and penalties were chosen on labelled validation images, more of them than the smallest budgets have to learn from.",
+)
+
+
+def told(found: Sequence[Row], bench: Bench, home: Path, settings: Mapping[str, Any], pretraining: Mapping[str, Any]) -> Plain:
+    """A study as `ssl_framework.report.write_page` takes it.
+
+    Args:
+        found: all rows.
+        bench: of the study.
+        home: its run folder.
+        settings: of the verb.
+        pretraining: ``seconds`` or None, and ``folder`` of the run that made the encoder or None.
+    """
+    claimed = claims.summary(found, pretrain_seconds=pretraining["seconds"])
+    labels = {row["budget"]: row["labels"] for row in found if "accuracy" in row}
+    clean = [row for row in found if not row.get("label_noise")]
+    study: Plain = {
+        "title": f"Does transfer pay? {Path(settings['encoder_file']).name} on {settings['run']['choices']['data']}",
+        "sentence": claimed["headline"],
+        "verdicts": [_verdict(one, labels) for one in claimed["verdicts"] if one["method"] is not None],
+        "rows": [_row(row, home) for row in clean],
+        "label_efficiency": [_worth(one, labels) for one in claimed["label_efficiency"] if "factor" in one],
+        "speed": [_speed(one) for one in claimed["speed"] if "ratio" in one],
+        "depth": _depth(bench, [row for row in clean if row["method"] == "frozen"]),
+        "robustness": _robustness(found),
+        "training": _training(pretraining["folder"]),
+        "environment": _environment(home),
+        "commands": [f"ssl-framework transfer {' '.join(settings['run']['words'])}"],
+        "limits": list(_LIMITS),
+        **_pictures(bench),
+    }
+    if pretraining["seconds"] is not None:
+        tasks = [one["tasks"] for one in claimed["speed"] if one.get("tasks")]
+        study |= {"pretrain_seconds": pretraining["seconds"], "pays_after_tasks": min(tasks, default=None)}
+    return {
+        key: value for key, value in study.items() if value not in (None, [], {}) or key in ("pays_after_tasks", "verdicts")
+    }
+
+
+def _verdict(one: Plain, labels: Mapping[Any, int]) -> Plain:
+    gain = (one["gain"], one["low"], one["high"])
+    kept = {key: one[key] for key in ("budget", "verdict", "method", "sentence")}
+    return {**kept, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
+
+
+def _row(row: Row, home: Path) -> Plain:
+    kept = ("method", "budget", "labels", "seed", "accuracy", "seconds", "steps", "rate", "na")
+    shown = {key: row[key] for key in kept if row.get(key) is not None}
+    recipe = {key: row["recipe"][key] for key in ("config_hash", "code", "data_fingerprint")}
+    return {**shown, "recipe": recipe, "command": f"ssl-framework reproduce run={home} row={rows.name(row)}"}
+
+
+def _worth(one: Plain, labels: Mapping[Any, int]) -> Plain:
+    middle = one["factor"]
+    value, censored = _known(middle["median"])
+    ends = {name: None if middle[name] is None else _known(middle[name])[0] for name in ("low", "high")}
+    return {
+        "labels": labels[one["budget"]],
+        "ratio": {"value": value, **ends, "censored": censored},
+        "sentence": one["sentence"],
+    }
+
+
+def _known(end: Plain) -> tuple[float, str | None]:
+    """A number, or the end that it lies beyond."""
+    if end["high"] is None:
+        return end["low"], "above"
+    if end["low"] in (None, 0.0) and end["high"] != end["low"]:
+        return end["high"], "below"
+    return (end["low"] * end["high"]) ** 0.5, None
+
+
+def _speed(one: Plain) -> Plain:
+    def ratio(name: str) -> float | None:
+        middle = one[name]
+        found = None if middle is None else middle["median"]
+        return found["low"] if found is not None and found["low"] is not None and found["low"] == found["high"] else None
+
+    return {
+        "budget": one["budget"],
+        "steps_ratio": ratio("steps_ratio"),
+        "seconds_ratio": ratio("ratio"),
+        "sentence": one["sentence"],
+    }
+
+
+def _depth(bench: Bench, frozen: Sequence[Row]) -> Plain | None:
+    """Every layer probed by cross-validation, with the labels of the largest budget that has two of each class."""
+    budgets = [row["budget"] for row in frozen if row["budget"] != "all" and row["budget"] > 1]
+    if not budgets:
+        return None
+    train = bench.train.subset(max(budgets), frozen[0]["seed"])
+    curve = depth_curve(bench.encoder, train, plain(**bench.preprocessing).center, train.targets, seed=frozen[0]["seed"])
+    return {
+        "mean": curve.mean.tolist(),
+        "standard_error": curve.standard_error.tolist(),
+        "bar": curve.bar,
+        "chosen": curve.chosen,
+        "measure": curve.measure,
+    }
+
+
+def _robustness(found: Sequence[Row]) -> dict[str, Plain]:
+    """Of the methods that were measured on harder images, or learnt from wrong labels; means over seeds."""
+    shown: dict[str, Plain] = {}
+    for name in METHODS:
+        own = [row for row in found if row["method"] == name and "accuracy" in row]
+        harder = [row["robustness"] for row in own if "robustness" in row]
+        wrong = [row for row in own if row.get("label_noise")]
+        if not harder and not wrong:
+            continue
+        part: Plain = {}
+        if harder:
+            mean = {key: sum(one[key] for one in harder) / len(harder) for key in harder[0]}
+            part = _harder(mean)
+        if wrong:
+            seeds, budget = {row["seed"] for row in wrong}, wrong[0]["budget"]
+            clean = [row for row in own if row["seed"] in seeds and row["budget"] == budget and not row.get("label_noise")]
+            shares = sorted({row["label_noise"] for row in wrong})
+            each = {0.0: clean, **{share: [row for row in wrong if row["label_noise"] == share] for share in shares}}
+            part["label_noise"] = {str(share): _mean(group) for share, group in each.items() if group}
+        shown[name] = part
+    return shown
+
+
+def _harder(mean: Mapping[str, float]) -> Plain:
+    """The flat numbers of `ssl_framework.evaluation.robustness`, by kind."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, value in mean.items():
+        kind, slash, rest = name.partition("/")
+        if slash:
+            groups.setdefault(kind, {})[
+                rest if kind in CORRUPTIONS or kind == "ood_auroc" else f"{float(Fraction(rest)):.4g}"
+            ] = value
+    attacks = {"fgsm": groups.pop("fgsm", {}), "pgd": groups.pop("pgd", {}), "noise": groups.pop("random", {})}
+    unlike = groups.pop("ood_auroc", {})
+    return {
+        "clean": mean["accuracy"],
+        "corruptions": {kind: [group[key] for key in sorted(group)] for kind, group in groups.items()},
+        **{name: {"0": mean["accuracy"], **group} for name, group in attacks.items()},
+        "ece": mean["calibration_error"],
+        **({"ood_auroc": unlike["energy"]} if unlike else {}),
+    }
+
+
+def _mean(group: Sequence[Row]) -> float:
+    return sum(row["accuracy"] for row in group) / len(group)
+
+
+def _pictures(bench: Bench) -> Plain:
+    """The map of test images with thumbnails, and the nearest neighbours of some of them."""
+    test = bench.judge.images
+    places = torch.linspace(0, len(test) - 1, min(_SHOWN, len(test))).round().long()
+    images, targets = test.images(places), bench.judge.targets_of(places)
+    seen = embed(bench.encoder, _Some(images, targets), plain(**bench.preprocessing).center)
+    thumbnails = report.sprite(images)._asdict()
+    plane = report.plane(seen.x)
+    points = [
+        [round(x, 3), round(y, 3), int(label), place]
+        for place, ((x, y), label) in enumerate(zip(plane.tolist(), targets.tolist(), strict=True))
+    ]
+    return {
+        "map": {"points": points, "classes": list(test.classes), "thumbnails": thumbnails},
+        "neighbours": _neighbours(seen),
+    }
+
+
+def _neighbours(seen: Embeddings) -> list[Plain]:
+    """Of one image of each class first; the angle between vectors says what is near."""
+    x, count = F.normalize(seen.x, dim=1), min(_ANSWERS, len(seen.x) - 1)
+    first = [int((seen.y == label).nonzero()[0]) for label in seen.y.unique()]
+    queries = first[:_QUERIES]
+    near = (x[queries] @ x.T).scatter_(1, torch.tensor(queries)[:, None], -2.0).topk(count, dim=1).indices
+    return [
+        {"query": query, "answers": row.tolist(), "right": (seen.y[row] == seen.y[query]).tolist()}
+        for query, row in zip(queries, near, strict=True)
+    ]
+
+
+class _Some:
+    """Images that are at hand, as `embed` reads them."""
+
+    def __init__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
+        self._images, self.targets, self.index = images, targets, torch.arange(len(targets))
+
+    def images(self, positions: Sequence[int]) -> torch.Tensor:
+        return self._images[torch.as_tensor(positions)]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def _training(folder: Path | None) -> dict[str, list[tuple[float, float]]] | None:
+    if folder is None or not (folder / "metrics.csv").is_file():
+        return None
+    curves = report.read_metrics(folder)
+    return {
+        name: [
+            (float(step), float(value))
+            for step, value in list(zip(curve.step, curve.value, strict=True))[:: 1 + len(curve.step) // _POINTS]
+        ]
+        for name, curve in curves.items()
+        if "loss" in name or "accuracy" in name
+    }
+
+
+def _environment(home: Path) -> dict[str, Any]:
+    file = home / "environment.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    kept = ("ssl_framework", "commit", "python", "platform", "processor", "threads")
+    return {**{key: known.get(key) for key in kept if known.get(key)}, **known.get("packages", {})}
