@@ -50,6 +50,7 @@ def _dispatch(arguments: Sequence[str], flags: set[str]) -> None:
         return
     verb, *words = words
     _check_verb(verb)
+    words = explain.keyed(verb, words)
     if "help" in flags:
         print(usage.page(verb, compose.checked(verb, compose.inherited(verb, words))))
     elif "cfg" in flags:

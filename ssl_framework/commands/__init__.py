@@ -8,6 +8,8 @@ VERBS: dict[str, str] = {
     "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",
     "evaluate": "measure a frozen encoder by kNN and linear probe, beside its floors",
     "transfer": "whether pretraining paid: accuracy with few labels, beside scratch and floors, with intervals",
+    "report": "the page of a study, or of several that are compared",
+    "reproduce": "one row of a study, measured again and compared",
     "embed": "write embeddings with ids and labels, as .npz or .parquet",
     "detect": "train a detector of boxes on a pretrained encoder, from COCO's annotation files",
     "predict": "what a model of downstream says of a folder of images, as .csv or .parquet",

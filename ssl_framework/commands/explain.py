@@ -44,6 +44,22 @@ def hint_of(verb: str, key: str) -> str:
     return HINTS.get(key, f"; see `ssl-framework {verb} --help`.")
 
 
+BARE = {"report": "runs", "reproduce": "row"}
+"""Verbs that take words without a key, and the key that these are of."""
+
+
+def keyed(verb: str, words: Sequence[str]) -> list[str]:
+    """The words, with ``RUN`` of ``report RUN`` written out as ``runs=[RUN]``."""
+    bare = [word for word in words if "=" not in word and not word.startswith("~")]
+    if verb not in BARE or not bare:
+        return list(words)
+    quoted = ["'" + word.replace("'", "\\'") + "'" for word in bare]
+    value = f"[{','.join(quoted)}]" if verb == "report" else quoted[0]
+    if verb != "report" and len(bare) > 1:
+        raise ValueError(f"{bare[1]}: {verb} takes one {BARE[verb]} at a time.")
+    return [*(word for word in words if word not in bare), f"{BARE[verb]}={value}"]
+
+
 def parse(words: Sequence[str]) -> list[Override]:
     """The words as Hydra reads them.
 

@@ -13,6 +13,7 @@ from ssl_framework import report
 from ssl_framework.evaluation import CORRUPTIONS, Embeddings, depth_curve, embed
 from ssl_framework.transfer import Bench, claims, rows
 from ssl_framework.transfer.methods import METHODS
+from ssl_framework.transfer.recipe import code_digest
 from ssl_framework.views.preprocessing import plain
 
 Row = dict[str, Any]
@@ -75,7 +76,12 @@ def _row(row: Row, home: Path) -> Plain:
     kept = ("method", "budget", "labels", "seed", "accuracy", "seconds", "steps", "rate", "na")
     shown = {key: row[key] for key in kept if row.get(key) is not None}
     recipe = {key: row["recipe"][key] for key in ("config_hash", "code", "data_fingerprint")}
-    return {**shown, "recipe": recipe, "command": f"ssl-framework reproduce run={home} row={rows.name(row)}"}
+    return {
+        **shown,
+        "recipe": recipe,
+        "stale": recipe["code"] != code_digest(),
+        "command": f"ssl-framework reproduce {home}:{rows.name(row)}",
+    }
 
 
 def _worth(one: Plain, labels: Mapping[Any, int]) -> Plain:

@@ -3,7 +3,7 @@
 from ssl_framework.transfer import claims, recipe, rows
 from ssl_framework.transfer.bench import Bench, Judge, require_apart
 from ssl_framework.transfer.cells import Cell
-from ssl_framework.transfer.grid import cells_of, study
+from ssl_framework.transfer.grid import cell_of, cells_of, measured_again, study
 from ssl_framework.transfer.methods import METHODS, Method
 from ssl_framework.transfer.plan import Plan
 
@@ -14,8 +14,10 @@ __all__ = [
     "Judge",
     "Method",
     "Plan",
+    "cell_of",
     "cells_of",
     "claims",
+    "measured_again",
     "recipe",
     "require_apart",
     "rows",

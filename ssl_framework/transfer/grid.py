@@ -176,6 +176,19 @@ def _work(cell: Cell, choice: float | None) -> Row:
     return {**row, "robustness": hardened(model, bench, plan)} if _asked(cell, plan) else row
 
 
+def cell_of(row: Row) -> Cell:
+    """What a row was measured of."""
+    return Cell(row["method"], row["budget"], row["seed"], row.get("label_noise", 0.0))
+
+
+def measured_again(bench: Bench, plan: Plan, cell: Cell, before: Row) -> Row:
+    """A cell by itself, with the rate or penalty that its row says; robustness is left out."""
+    choice = before.get("rate", before.get("penalty"))
+    if METHODS[cell.method].policy is None:
+        return probed(Vectors(bench, plan), cell, choice)[0]
+    return trained(bench, plan, cell, choice)[0]
+
+
 def _asked(cell: Cell, plan: Plan) -> bool:
     """Whether robustness is measured of a cell."""
     first = cell.seed in list(plan.seeds)[: plan.hardened_seeds] and cell.budget == plan.largest and not cell.label_noise
