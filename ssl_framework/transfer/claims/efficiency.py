@@ -98,6 +98,10 @@ def _labels(labels: int | None, method: str, budget: Budget) -> int:
 
 
 def _sentence(method: str, reference: str, budget: Budget, factor: Middle) -> str:
+    if factor.median.low == 0 and factor.median.high == 1:  # the smallest budget
+        return f"To be as accurate as {method} with {amount(budget)}, {reference} needs no more labels."
+    if math.isinf(factor.median.high) and factor.median.low == 1:  # the largest
+        return f"With {amount(budget)}, no number of labels that was measured made {reference} as accurate as {method}."
     said = f"To be as accurate as {method} with {amount(budget)}, {reference} needs {factor.median} times as many labels"
     if factor.low is None or factor.high is None:
         return f"{said} (one seed)."

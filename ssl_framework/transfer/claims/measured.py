@@ -13,6 +13,9 @@ SCRATCH = "scratch"
 TRANSFER = ("frozen", "last_n", "lora", "lp_ft", "full")
 """Methods that start from the pretrained encoder, the simplest first."""
 
+FLOORS = ("raw_pixels", "pca", "random_frozen")
+"""What needs no pretraining, and hardly any training."""
+
 Row = Mapping[str, Any]
 Budget = int | str
 Bits: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]

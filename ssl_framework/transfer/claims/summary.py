@@ -41,9 +41,9 @@ def summary(
 
     Returns:
         What JSON can hold. ``headline``: one sentence. ``pays_until_before``: see `flip`. ``verdicts``: one a budget.
-        ``gains``: one a method and budget, with p-values corrected in two families, transfer methods and others. For the method
-        of each verdict, ``label_efficiency`` and ``speed``, or ``na`` where the rows do not tell. A number that is infinite or
-        unknown is None.
+        ``gains``: one a method and budget, over the reference alone, with p-values corrected in two families, transfer methods
+        and others. For the method of each verdict, ``label_efficiency`` and ``speed``, or ``na`` where the rows do not tell. A
+        number that is infinite or unknown is None.
     """
     study = measured(rows)
     found = verdicts(study, method=method, reference=reference, confidence=confidence, fewest=fewest)
@@ -103,7 +103,7 @@ def frame(rows: Rows, reference: str = SCRATCH) -> "pd.DataFrame":
 
 
 def _verdict(one: Verdict) -> Plain:
-    plain = {"budget": one.budget, "verdict": one.word, "method": one.method, "seeds": one.seeds}
+    plain = {"budget": one.budget, "verdict": one.word, "method": one.method, "seeds": one.seeds, "rival": one.rival}
     numbers = {} if one.test is None else _comparison(one.test)
     said = f"{amount(one.budget)}: {one.word}; {one.reason}."
     return {**plain, **numbers, "p_adjusted": one.p_adjusted, "sentence": f"{said[0].upper()}{said[1:]}"}

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from ssl_framework.transfer.claims.familywise import Adjusted, holm
 from ssl_framework.transfer.claims.gains import Comparison, chosen, compare
-from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Measured, Rows, amount, measured
+from ssl_framework.transfer.claims.measured import FLOORS, SCRATCH, TRANSFER, Budget, Measured, Rows, amount, measured
 
 FEWEST = 5
 """Seeds below which nothing is judged.
@@ -29,6 +29,7 @@ class Verdict(NamedTuple):
         test: the comparison with the reference; None where there was nothing to compare.
         p_adjusted: its two-sided p-value, corrected for the family; None where nothing was judged.
         reason: in one sentence.
+        rival: a floor that the method is not shown to beat, though it beats the reference; None where there is no such.
     """
 
     budget: Budget
@@ -38,12 +39,25 @@ class Verdict(NamedTuple):
     test: Comparison | None
     p_adjusted: float | None
     reason: str
+    rival: str | None = None
 
 
 def verdicts(
-    rows: Rows, *, method: str | None = None, reference: str = SCRATCH, confidence: float = 0.95, fewest: int = FEWEST
+    rows: Rows,
+    *,
+    method: str | None = None,
+    reference: str = SCRATCH,
+    floors: Sequence[str] = FLOORS,
+    confidence: float = 0.95,
+    fewest: int = FEWEST,
 ) -> list[Verdict]:
     """Judge each budget, so that at most a share ``1 - confidence`` of studies has any false verdict.
+
+    "Pays" is said of a method that beats the reference and each floor that was measured. With one label of each class a
+    network trained from scratch is worse than a logistic regression on pixels, and an encoder that has learnt nothing beats it
+    too: whoever did not pretrain would not train from scratch there. All of these tests have to reject, so that the largest of
+    their p-values needs no correction (Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24,
+    1982). "Hurts" is said of a method that the reference beats.
 
     A method that is named was fixed in advance: the family is its budgets. Else validation chooses at each budget, and the
     family is every transfer method at every budget. For what validation likes by luck, test likes too: the chosen method's
@@ -54,6 +68,7 @@ def verdicts(
         rows: of a study.
         method: to judge; None: what `chosen` says at each budget.
         reference: to compare with.
+        floors: to beat as well, where they were measured.
         confidence: of the family, and of each interval.
         fewest: seeds, below which nothing is judged.
 
@@ -68,8 +83,9 @@ def verdicts(
         raise ValueError(f"{method} was measured at no budget. There are {', '.join(study.methods)}.")
     candidates = TRANSFER if method is None else (method,)
     tests = comparisons(study, candidates, reference, confidence)
-    corrected = adjusted(study, tests, fewest)
-    return [_verdict(study, budget, candidates, reference, tests, corrected, confidence) for budget in study.budgets]
+    low = lowest(study, tests, floors, confidence)
+    corrected = adjusted(study, tests, fewest, low)
+    return [_verdict(study, budget, candidates, reference, tests, corrected, low, confidence) for budget in study.budgets]
 
 
 Comparisons = dict[tuple[str, Budget], Comparison]
@@ -86,7 +102,37 @@ def comparisons(rows: Rows, methods: Sequence[str], reference: str, confidence: 
     }
 
 
-def adjusted(rows: Rows, tests: Comparisons, fewest: int = FEWEST) -> Adjusted:
+class Lowest(NamedTuple):
+    """The comparison of a method with the floor that it is least surely better than.
+
+    Attributes:
+        floor: its name.
+        test: the method against it.
+    """
+
+    floor: str
+    test: Comparison
+
+
+Lows = dict[tuple[str, Budget], Lowest]
+
+
+def lowest(rows: Rows, tests: Comparisons, floors: Sequence[str], confidence: float) -> Lows:
+    """Of each comparison's method, where a floor was measured at its budget.
+
+    Raises:
+        ValueError: seeds are not paired.
+    """
+    study, found = measured(rows), Lows()
+    for method, budget in tests:
+        there = [floor for floor in floors if floor != method and (floor, budget) in study.cells]
+        against = [Lowest(floor, compare(*study.pairs(method, floor, budget), confidence)) for floor in there]
+        if against:
+            found[method, budget] = max(against, key=lambda one: _one_sided(one.test, 1))
+    return found
+
+
+def adjusted(rows: Rows, tests: Comparisons, fewest: int = FEWEST, floors: Lows | None = None) -> Adjusted:
     """Two-sided p-values, corrected together: twice the smaller of the two directions, each by Holm's procedure.
 
     The directions are corrected apart. In one procedure "hurts" at one budget would make "pays" easier at another, so that a
@@ -96,13 +142,19 @@ def adjusted(rows: Rows, tests: Comparisons, fewest: int = FEWEST) -> Adjusted:
         rows: that the tests are of.
         tests: a family: whatever was asked, judged or not.
         fewest: seeds, below which a comparison is not of the family.
+        floors: that have to be beaten as well, of `lowest`.
 
     Returns:
         Of each comparison with enough seeds. Differences that are all the same, of unknown error, count as p = 1.
     """
     study = measured(rows)
     family = [key for key in tests if len(study.cells[key]) >= max(2, fewest)]
-    better, worse = ([_one_sided(tests[key], sign) for key in family] for sign in (1, -1))
+    worse = [_one_sided(tests[key], -1) for key in family]
+    better = [_one_sided(tests[key], 1) for key in family]
+    if floors:
+        better = [
+            max(p, _one_sided(floors[key].test, 1)) if key in floors else p for key, p in zip(family, better, strict=True)
+        ]
     corrected = zip(holm(better), holm(worse), strict=True)
     return {key: min(1.0, 2 * min(pair)) for key, pair in zip(family, corrected, strict=True)}
 
@@ -122,7 +174,7 @@ def headline(found: Sequence[Verdict]) -> str:
     said = [f"{_SAID[word]} {_span(group)}" for word, group in runs]
     never = "" if any(word == "pays" for word, _ in runs) else "transfer is nowhere shown to pay: "
     sentence = f"{never}{'; '.join(said)}"
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return f"{sentence[0].upper()}{sentence[1:]}.{_rivals(found)}"
 
 
 _SAID: dict[Word, str] = {
@@ -139,6 +191,23 @@ def _one_sided(test: Comparison, sign: int) -> float:
     return test.p / 2 if sign * test.mean > 0 else 1 - test.p / 2
 
 
+def _rivals(found: Sequence[Verdict]) -> str:
+    """What is as good without pretraining, where scratch is not."""
+    cheap = [one for one in found if one.rival is not None]
+    if not cheap:
+        return ""
+    names = " and ".join(dict.fromkeys(_CHEAP.get(one.rival or "", one.rival or "") for one in cheap))
+    places = " and ".join(amount(one.budget) for one in cheap)
+    return f" At {places}, it beats training from scratch, but is not shown to beat {names}."
+
+
+_CHEAP = {
+    "raw_pixels": "a logistic regression on raw pixels",
+    "pca": "a logistic regression on principal components",
+    "random_frozen": "an encoder that has learnt nothing",
+}
+
+
 def _uniform(found: Sequence[Verdict]) -> str:
     word = found[0].word
     each = "every" if word in ("pays", "hurts") else "any"
@@ -148,7 +217,7 @@ def _uniform(found: Sequence[Verdict]) -> str:
     if word == "hurts":
         return f"Transfer hurts {scope}: training from scratch is better."
     if word == "no evidence":
-        return f"There is no evidence that transfer pays or hurts {scope}."
+        return f"There is no evidence that transfer pays or hurts {scope}.{_rivals(found)}"
     return f"Whether transfer pays cannot be said {scope}: {found[0].reason}."
 
 
@@ -171,6 +240,7 @@ def _verdict(
     reference: str,
     tests: Comparisons,
     corrected: Adjusted,
+    floors: Lows,
     confidence: float,
 ) -> Verdict:
     method = chosen(study, budget, candidates)
@@ -185,9 +255,18 @@ def _verdict(
         same = "the seeds' differences are all the same, and without 'correct' nothing tells how far they may be off"
         return Verdict(budget, "not judged", method, seeds, test, None, same)
     word: Word = "no evidence" if p > 1 - confidence else "pays" if test.mean > 0 else "hurts"
-    return Verdict(budget, word, method, seeds, test, p, _reason(test, method, reference, p))
+    reason, low = _reason(test, method, reference, p), floors.get((method, budget))
+    one_sided = (1 - confidence) / 2
+    if low is None or _one_sided(test, 1) > one_sided or _one_sided(low.test, 1) <= one_sided:
+        return Verdict(budget, word, method, seeds, test, p, reason)
+    but = f"{reason}; but {_points(low.test)} over {low.floor}, which needs no pretraining"
+    return Verdict(budget, word, method, seeds, test, p, but, low.floor)
 
 
 def _reason(test: Comparison, method: str, reference: str, p: float) -> str:
+    return f"{method} gains {_points(test)} over {reference}, corrected p = {p:.2g}"
+
+
+def _points(test: Comparison) -> str:
     low, high = (100 * (test.mean + sign * test.half_width) for sign in (-1, 1))
-    return f"{method} gains {100 * test.mean:+.1f} points over {reference} ({low:+.1f} to {high:+.1f}, corrected p = {p:.2g})"
+    return f"{100 * test.mean:+.1f} points ({low:+.1f} to {high:+.1f})"

@@ -76,16 +76,23 @@ def test_its_numbers_are_those_of_the_functions(study):
         assert one["p"] <= one["p_adjusted"]
     assert len(found["gains"]) == 9
     table = {(one["method"], one["budget"]): one["p_adjusted"] for one in found["gains"]}
-    assert [table[one["method"], one["budget"]] for one in found["verdicts"]] == [
-        one["p_adjusted"] for one in found["verdicts"]
-    ]
+    bare = {one.budget: one.p_adjusted for one in verdicts(study, floors=())}  # gains are over scratch alone
+    assert {one["budget"]: table[one["method"], one["budget"]] for one in found["verdicts"]} == bare
+    assert all(bare[one["budget"]] <= one["p_adjusted"] for one in found["verdicts"])
     assert {one["family"] for one in found["gains"] if one["method"] == "pca"} == {"others"}
     assert found["speed"][0]["ratio_with_pretraining"] is None
 
 
-def test_floors_make_no_verdict_harder(study):
+def test_floors_that_are_far_below_change_no_verdict(study):
     without = [row for row in study if row["method"] != "pca"]
-    assert summary(without)["verdicts"] == summary(study)["verdicts"]
+    for one, other in zip(summary(without)["verdicts"], summary(study)["verdicts"], strict=True):
+        assert (one["verdict"], one["rival"]) == (other["verdict"], other["rival"])
+
+
+def test_a_floor_that_is_as_good_is_named(study):
+    as_good = [{**row, "method": "raw_pixels"} for row in study if row["method"] == "frozen" and row["budget"] == 1]
+    first = summary(study + as_good)["verdicts"][0]
+    assert (first["verdict"], first["rival"]) == ("no evidence", "raw_pixels")
 
 
 def test_a_method_fixed_in_advance(study):

@@ -34,7 +34,7 @@ def test_each_budget_has_its_verdict_in_order():
         (250, "no evidence", "frozen", 5),
         ("all", "hurts", "frozen", 5),
     ]
-    assert found[0].reason.startswith("frozen gains +20.0 points over scratch (+19.0 to +21.0, corrected p = ")
+    assert found[0].reason.startswith("frozen gains +20.0 points (+19.0 to +21.0) over scratch, corrected p = ")
 
 
 def test_one_method_at_one_budget_is_the_two_sided_t_test():
@@ -125,6 +125,47 @@ def test_seeds_without_a_pair_are_refused_and_so_is_an_unknown_method():
 def test_a_method_that_could_not_be_measured_is_not_a_candidate():
     missing = [{"method": "lora", "budget": 1, "seed": s, "na": "no linear layer", "labels": 0} for s in range(5)]
     assert verdicts(study({1: 0.2}) + missing) == verdicts(study({1: 0.2}))
+
+
+def floored(gain, floor, name="raw_pixels"):
+    """A study at one label, with a floor that is so much better than scratch."""
+    return study({1: gain}) + rows(name, 1, 0.5 + floor - SPREAD)
+
+
+def test_what_needs_no_pretraining_has_to_be_beaten_too():
+    assert words(floored(0.2, 0.1)) == ["pays"]
+    (found,) = verdicts(floored(0.2, 0.2))
+    assert (found.word, found.rival) == ("no evidence", "raw_pixels")
+    assert "gains +20.0 points" in found.reason
+    assert found.reason.endswith("but +0.0 points (-2.0 to +2.0) over raw_pixels, which needs no pretraining")
+    assert words(floored(0.2, 0.2), floors=()) == ["pays"]
+    assert words(floored(0.2, 0.2, "another")) == ["pays"]  # is no floor
+    assert words(floored(0.2, 0.4)) == ["no evidence"]  # to be worse than a floor is not to be worse than scratch
+    assert verdicts(floored(0.0, 0.4))[0].rival is None  # scratch is not beaten, which says it all
+    assert words(floored(-0.2, -0.3)) == ["hurts"]
+
+
+def test_the_floor_that_is_hardest_to_beat_decides():
+    found = floored(0.2, 0.1) + rows("pca", 1, 0.5 + 0.197 - SPREAD)
+    alone = stats.ttest_1samp(0.003 + 2 * SPREAD, 0, alternative="greater").pvalue
+    (one,) = verdicts(found)
+    assert one.rival == "pca"
+    assert one.p_adjusted == pytest.approx(min(1, 2 * alone), rel=1e-6)
+
+
+def test_floors_have_the_same_seeds():
+    with pytest.raises(ValueError, match="different seeds at budget 1"):
+        verdicts(floored(0.2, 0.1)[:-1])
+
+
+def test_the_headline_names_what_is_as_good_without_pretraining():
+    found = verdicts(floored(0.2, 0.2) + study({10: 0.2}))
+    assert headline(found) == (
+        "There is no evidence either way at 1 label a class; transfer pays at 10 labels a class. At 1 label a class, it beats "
+        "training from scratch, but is not shown to beat a logistic regression on raw pixels."
+    )
+    (alone,) = verdicts(floored(0.2, 0.2))
+    assert headline([alone]).endswith("but is not shown to beat a logistic regression on raw pixels.")
 
 
 def said(*pairs):
