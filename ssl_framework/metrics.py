@@ -17,6 +17,20 @@ class Interval(NamedTuple):
     half_width: float
 
 
+def budget_order(budget: int | str) -> tuple[bool, float]:
+    """Sorts budgets of labels: so many of each class, then shares such as "10%", then "all"."""
+    if isinstance(budget, int):
+        return False, budget
+    return True, float(budget[:-1]) if budget.endswith("%") else math.inf
+
+
+def budget_in_words(budget: int | str) -> str:
+    """``10 labels a class``, ``10% of the labels``, ``all labels``."""
+    if isinstance(budget, int):
+        return f"{budget} label{'s' if budget != 1 else ''} a class"
+    return f"{budget} {'of the labels' if budget.endswith('%') else 'labels'}"
+
+
 def accuracy(prediction: Tensor, target: Tensor) -> float:
     """Share of samples that are predicted right, in [0, 1].
 

@@ -1,6 +1,8 @@
 """What the page of a transfer study shows, gathered from its rows, its encoder and its folder."""
 
+import copy
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +12,13 @@ import torch
 from torch.nn import functional as F
 
 from ssl_framework import report
+from ssl_framework.commands import build, compose
+from ssl_framework.encoders import TimmViT
 from ssl_framework.evaluation import CORRUPTIONS, Embeddings, depth_curve, embed
 from ssl_framework.transfer import Bench, claims, rows
 from ssl_framework.transfer.methods import METHODS
 from ssl_framework.transfer.recipe import code_digest
+from ssl_framework.types import Batch
 from ssl_framework.views.preprocessing import plain
 
 Row = dict[str, Any]
@@ -22,6 +27,8 @@ Plain = dict[str, Any]
 _SHOWN = 1000  # images of the map
 _QUERIES, _ANSWERS = 8, 6
 _POINTS = 300  # of a curve
+_LOOKED_AT, _SHOWN_SIDE = 8, 96  # images whose attention is shown, so many pixels wide
+_SAMPLES = 5  # that are shown with their views
 
 _LIMITS = (
     "One data set and one pretrained encoder: the luck of this pretraining run is not part of the intervals.",
@@ -54,9 +61,11 @@ def told(found: Sequence[Row], bench: Bench, home: Path, settings: Mapping[str, 
         "robustness": _robustness(found),
         "training": _training(pretraining["folder"]),
         "environment": _environment(home),
-        "commands": [f"ssl-framework transfer {' '.join(settings['run']['words'])}"],
+        "commands": _commands(settings, pretraining["folder"]),
         "limits": list(_LIMITS),
         **_pictures(bench),
+        "attention": _attention(bench),
+        "views": _views(bench, pretraining["folder"]),
     }
     if pretraining["seconds"] is not None:
         tasks = [one["tasks"] for one in claimed["speed"] if one.get("tasks")]
@@ -120,7 +129,7 @@ def _speed(one: Plain) -> Plain:
 
 def _depth(bench: Bench, frozen: Sequence[Row]) -> Plain | None:
     """Every layer probed by cross-validation, with the labels of the largest budget that has two of each class."""
-    budgets = [row["budget"] for row in frozen if row["budget"] != "all" and row["budget"] > 1]
+    budgets = [row["budget"] for row in frozen if isinstance(row["budget"], int) and row["budget"] > 1]
     if not budgets:
         return None
     train = bench.train.subset(max(budgets), frozen[0]["seed"])
@@ -211,6 +220,47 @@ def _neighbours(seen: Embeddings) -> list[Plain]:
     ]
 
 
+def _attention(bench: Bench) -> list[Plain]:
+    """Images of test, and beside each the same, as bright as the last block looks there; none where there is no attention."""
+    if not isinstance(bench.encoder, TimmViT):
+        return []
+    test = bench.judge.images
+    places = torch.linspace(0, len(test) - 1, _LOOKED_AT).round().long()
+    images, names = test.images(places), [test.classes[int(label)] for label in bench.judge.targets_of(places)]
+    prepare, encoder = plain(**bench.preprocessing).center, copy.deepcopy(bench.encoder).cpu().eval()
+    try:
+        with torch.no_grad():
+            looks = encoder.attention(prepare(images)).mean(dim=1, keepdim=True)  # (B, 1, rows, columns)
+    except ValueError:  # of another kind than timm's plain one
+        return []
+    size = (max(images.shape[-2], _SHOWN_SIDE), max(images.shape[-1], _SHOWN_SIDE))
+    bright = F.interpolate(looks / looks.amax(dim=(2, 3), keepdim=True), size, mode="bilinear").clamp(0, 1)
+    large = F.interpolate(images.float() / 255, size, mode="nearest")
+    pairs = torch.cat([large, large * (0.15 + 0.85 * bright)], dim=3)
+    return [{"image": report.picture(pair), "caption": name} for pair, name in zip(pairs, names, strict=True)]
+
+
+def _views(bench: Bench, folder: Path | None) -> list[Plain]:
+    """Images that may be learnt from, and what the views of the pretraining make of them."""
+    if folder is None or not (folder / "config.yaml").is_file():
+        return []
+    node = compose.saved_settings(folder, "report").get("views")
+    if node is None:
+        return []
+    fill = {key: bench.preprocessing[key] for key in ("size", "mean", "std") if node.get(key) is None}
+    views = build.make({**{key: value for key, value in node.items() if value is not None}, **fill})
+    places = torch.linspace(0, len(bench.train) - 1, _SAMPLES).round().long()
+    images, index = bench.train.images(places), bench.train.index[places]
+    made = views.apply(Batch(images, None, index, torch.zeros_like(index)), views.draw(index, 0))
+    mean, std = (torch.tensor(bench.preprocessing[key])[:, None, None] for key in ("mean", "std"))
+    crops = [*made.global_crops, *(() if made.local_crops is None else made.local_crops)]
+    shown = [(crop.float() * std + mean).clamp(0, 1) for crop in crops]
+    return [
+        {"original": report.picture(image), "views": [report.picture(crop[place]) for crop in shown]}
+        for place, image in enumerate(images)
+    ]
+
+
 class _Some:
     """Images that are at hand, as `embed` reads them."""
 
@@ -236,6 +286,13 @@ def _training(folder: Path | None) -> dict[str, list[tuple[float, float]]] | Non
         for name, curve in curves.items()
         if "loss" in name or "accuracy" in name
     }
+
+
+def _commands(settings: Mapping[str, Any], folder: Path | None) -> list[str]:
+    """What was typed: the pretraining, if it is known, and the study."""
+    saved = [] if folder is None or not (folder / "config.yaml").is_file() else [compose.saved_settings(folder, "report")]
+    runs = [one["run"] for one in (*saved, settings)]
+    return [shlex.join(["ssl-framework", one["verb"], *one["words"], f"run.dir={one['dir']}"]) for one in runs]
 
 
 def _environment(home: Path) -> dict[str, Any]:

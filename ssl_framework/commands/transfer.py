@@ -13,7 +13,6 @@ from ssl_framework.commands import build, compose, folder, story
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
-from ssl_framework.commands.evaluate import budgets_of
 from ssl_framework.commands.quiet import quiet
 from ssl_framework.data import DataModule, digits, fit
 from ssl_framework.transfer import Bench, Judge, Plan, recipe, require_apart, rows, study
@@ -103,7 +102,7 @@ def plan_of(settings: Settings) -> Plan:
     on_cpu = build.device(settings["accelerator"]).type == "cpu"
     return Plan(
         methods=_listed(settings["methods"]),
-        budgets=budgets_of(settings["budgets"]),
+        budgets=[_budget(one) for one in _listed(settings["budgets"])],
         seeds=range(settings["seed"], settings["seed"] + settings["seeds"]),
         steps=settings["steps"],
         epochs=settings["epochs"],
@@ -153,6 +152,11 @@ def _others(data: DataModule) -> Tensor | None:
         return None
     images, like = source.test_split().images(range(len(source.test_split()))), data.test_split().images([0])
     return fit(images.repeat(1, like.shape[1], 1, 1), (like.shape[2], like.shape[3]))
+
+
+def _budget(asked: Any) -> Any:
+    """0.1 is a tenth of the labels."""
+    return f"{100 * asked:g}%" if isinstance(asked, float) and 0 < asked < 1 else asked
 
 
 def _jobs(settings: Settings) -> int:

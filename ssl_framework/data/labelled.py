@@ -187,6 +187,24 @@ class Labelled:
             chosen.append(positions[keyed.permutation(len(positions), _SUBSET, seed, c)[:per_class]])
         return self._of(self.rows[np.sort(np.concatenate(chosen))])
 
+    def share(self, share: float, seed: int) -> "Labelled":
+        """A share of each class, rounded, and one sample at least; drawn as `subset` draws, so that budgets are nested.
+
+        Args:
+            share: above 0, at most 1.
+            seed: which ones.
+
+        Raises:
+            ValueError: it is no share.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"{share} is no share of the {self.split} split: give a number above 0, at most 1.")
+        chosen: list[np.ndarray] = []
+        for c, positions in enumerate(by_class(self.targets)):
+            count = min(len(positions), max(1, round(share * len(positions))))
+            chosen.append(positions[keyed.permutation(len(positions), _SUBSET, seed, c)[:count]])
+        return self._of(self.rows[np.sort(np.concatenate(chosen))])
+
     @cached_property
     def _unreadable(self) -> dict[int, str]:
         """Rows of an array that hold nothing, because they could not be decoded."""

@@ -203,6 +203,33 @@ class TimmViT(TimmEncoder):
         pools = {i: pooled if i == last else m.forward_head(m.norm(one), pre_logits=True) for i, one in seen.items()}
         return Encoding(pooled, tokens, grid, found, (grid,) * len(wanted), tuple(pools[i] for i in wanted))
 
+    def attention(self, x: Tensor) -> Tensor:
+        """Where each head of the last block looks in ``(B, C, H, W)`` normalised floats.
+
+        From the class token where that is pooled (DINO, figure 1), else from all tokens in the mean.
+
+        Returns:
+            ``(B, heads, rows, columns)``: shares; what goes to prefix tokens is not among them.
+
+        Raises:
+            ValueError: the attention of the last block is of another kind than timm's plain one.
+        """
+        last = self.model.blocks[-1].attn
+        if type(last) is not Attention:
+            raise ValueError(f"{type(last).__name__} does not say where it looks: only timm's plain Attention does.")
+        held: list[Tensor] = []
+        hook = last.register_forward_pre_hook(lambda _module, given: held.append(given[0]))
+        try:
+            grid = self(x).grid
+        finally:
+            hook.remove()
+        batch, tokens, _ = held[0].shape
+        q, k, _ = last.qkv(held[0]).view(batch, tokens, 3, last.num_heads, last.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        shares = (last.q_norm(q) * last.scale @ last.k_norm(k).transpose(-2, -1)).softmax(dim=-1)  # (B, heads, T, T)
+        skip = self.model.num_prefix_tokens
+        seen = shares[:, :, 0, skip:] if self.pools_class_token else shares[:, :, skip:, skip:].mean(2)
+        return seen.unflatten(-1, grid)
+
     def _hide(self, patches: Tensor, mask: Tensor) -> Tensor:
         count = patches.shape[1] * patches.shape[2]
         if mask.dtype != torch.bool or tuple(mask.shape) != (len(patches), count):

@@ -7,7 +7,7 @@ value to show (a share in [0, 1]). Rows whose ``classifier`` is "knn" stand apar
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ssl_framework.metrics import interval, paired_interval
+from ssl_framework.metrics import budget_in_words, budget_order, interval, paired_interval
 
 Row = Mapping[str, Any]
 Budget = int | str
@@ -69,7 +69,7 @@ def summarise(rows: Iterable[Row], value: str = "accuracy") -> Summary:
         raise ValueError("a table needs at least one row, got none: run the study first.")
     cells = {key: _cell(list(seeds.values())) for key, seeds in values.items()}
     methods = tuple(dict.fromkeys(method for method, _ in cells))
-    return Summary(methods, tuple(sorted({budget for _, budget in cells}, key=_order)), cells)
+    return Summary(methods, tuple(sorted({budget for _, budget in cells}, key=budget_order)), cells)
 
 
 def gain(rows: Iterable[Row], method: str, over: str, value: str = "accuracy") -> str:
@@ -92,7 +92,7 @@ def gain(rows: Iterable[Row], method: str, over: str, value: str = "accuracy") -
         if _method(row) in (method, over):
             found.setdefault(row["budget"], {}).setdefault(_method(row), {})[row["seed"]] = float(row[value])
     parts: list[str] = []
-    for budget in sorted(found, key=_order):
+    for budget in sorted(found, key=budget_order):
         if len(found[budget]) == 2:
             a, b = found[budget][method], found[budget][over]
             if a.keys() != b.keys():
@@ -124,18 +124,14 @@ def markdown(rows: Iterable[Row], value: str = "accuracy") -> str:
 
 
 def budget_label(budget: Budget) -> str:
-    """``10`` becomes ``10 labels/class``; ``"all"`` becomes ``all labels``."""
+    """``10`` becomes ``10 labels/class``, ``"10%"`` ``10% of the labels``, ``"all"`` ``all labels``."""
     if isinstance(budget, str):
-        return f"{budget} labels"
+        return budget_in_words(budget)
     return f"{budget} label{'s' if budget != 1 else ''}/class"
 
 
 def _method(row: Row) -> str:
     return f"{row['method']}, kNN" if row.get("classifier") == "knn" else row["method"]
-
-
-def _order(budget: Budget) -> tuple[bool, Budget]:
-    return (isinstance(budget, str), budget)
 
 
 def _cell(values: Sequence[float]) -> Cell:

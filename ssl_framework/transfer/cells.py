@@ -17,7 +17,7 @@ from ssl_framework.evaluation import noisy
 from ssl_framework.optim import adamw
 from ssl_framework.transfer.bench import Bench
 from ssl_framework.transfer.methods import METHODS
-from ssl_framework.transfer.plan import Budget, Plan
+from ssl_framework.transfer.plan import Budget, Plan, share_of
 from ssl_framework.transfer.recipe import code_digest, digest
 
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ class Cell(NamedTuple):
 
     Attributes:
         method: of `METHODS`.
-        budget: labels of each class.
+        budget: labels of each class, a share of them, or all.
         seed: of labels, head and order.
         label_noise: share of the labels to learn from that are wrong.
     """
@@ -98,11 +98,18 @@ def module(bench: Bench, plan: Plan, cell: Cell, rate: float) -> DownstreamModul
 
 def labels(bench: Bench, cell: Cell) -> Labelled:
     """What a cell learns from: the same samples, with the same wrong labels, for every method."""
-    train = bench.train if cell.budget == "all" else bench.train.subset(cell.budget, cell.seed)
+    train = _budgeted(bench.train, cell.budget, cell.seed)
     if cell.label_noise:
         train = copy.copy(train)
         train.targets = noisy(train.targets, cell.label_noise, bench.classes, cell.seed)
     return train
+
+
+def _budgeted(train: Labelled, budget: Budget, seed: int) -> Labelled:
+    share = share_of(budget)
+    if share is not None:
+        return train.share(share, seed)
+    return train.subset(budget, seed) if isinstance(budget, int) else train
 
 
 def steps_of(plan: Plan, cell: Cell, samples: int) -> int:

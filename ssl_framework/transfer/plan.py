@@ -1,13 +1,22 @@
 """How a study measures, as plain values: they are written down with every row."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from ssl_framework.probes import PENALTIES
 from ssl_framework.transfer.methods import METHODS
 
-Budget = int | Literal["all"]
+Budget = int | str  # labels of each class; "all"; or a share such as "10%"
+
+
+_SHARE = re.compile(r"\d+(\.\d+)?%")
+
+
+def share_of(budget: Budget) -> float | None:
+    """The share that a budget is; None where it is none."""
+    return float(budget[:-1]) / 100 if isinstance(budget, str) and _SHARE.fullmatch(budget) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,7 +25,7 @@ class Plan:
 
     Args:
         methods: names of `METHODS`.
-        budgets: labels of each class, and "all".
+        budgets: labels of each class; "all"; shares of each class, such as "10%".
         seeds: draws of labels, heads and order; the first one chooses rates and penalties.
         steps: optimiser steps of a trained cell, at most.
         epochs: passes over all labels, for the budget "all".
@@ -68,6 +77,11 @@ class Plan:
         for name in ("methods", "budgets", "seeds", "rates", "penalties"):
             if not getattr(self, name):
                 raise ValueError(f"{name}=[]: give at least one.")
+        for budget in self.budgets:
+            share = share_of(budget)
+            whole = isinstance(budget, int) and not isinstance(budget, bool) and budget > 0
+            if not (whole or budget == "all" or (share is not None and 0 < share < 1)):
+                raise ValueError(f"budgets={budget}: give labels of each class from 1, a share such as 10%, or all.")
         odd = [share for share in self.label_noise if not 0 < share < 1]
         if odd:
             raise ValueError(f"label_noise={odd[0]}: give shares between 0 and 1.")
@@ -91,7 +105,7 @@ class Plan:
     @property
     def largest(self) -> int | None:
         """The largest budget that is a number."""
-        return max((budget for budget in self.budgets if budget != "all"), default=None)
+        return max((budget for budget in self.budgets if isinstance(budget, int)), default=None)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ssl_framework.metrics import budget_order
 from ssl_framework.report.page import charts, parts
 from ssl_framework.report.page.markup import Content, Html, join, tag
 from ssl_framework.report.page.parts import Section
@@ -94,9 +95,7 @@ def grid_table(study: Study) -> Html:
     summary, labels = parts.condensed(study), parts.label_counts(study)
     missing = [(row["method"], row["budget"]) for row in study["rows"] if row.get("na")]
     methods = list(dict.fromkeys([*summary.methods, *(method for method, _ in missing)]))
-    budgets: list[Budget] = sorted(
-        {*summary.budgets, *(budget for _, budget in missing)}, key=lambda b: (isinstance(b, str), b)
-    )
+    budgets: list[Budget] = sorted({*summary.budgets, *(budget for _, budget in missing)}, key=budget_order)
     picked = {(verdict["method"], verdict["budget"]) for verdict in study["verdicts"]}
     stale = {(row["method"], row["budget"]) for row in study["rows"] if row.get("stale") and not row.get("na")}
     why = {(row["method"], row["budget"]): str(row.get("na")) for row in study["rows"] if row.get("na")}

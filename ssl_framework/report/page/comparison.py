@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ssl_framework.metrics import budget_order
 from ssl_framework.report.page import answer, charts, parts
 from ssl_framework.report.page.markup import Content, Html, tag
 from ssl_framework.report.page.parts import Section
@@ -24,7 +25,7 @@ def headline(studies: Sequence[Study]) -> Html:
 
 def verdicts(studies: Sequence[Study]) -> Section:
     """Studies down, budgets across."""
-    budgets = sorted({v["budget"] for s in studies for v in s["verdicts"]}, key=lambda b: (isinstance(b, str), b))
+    budgets = sorted({v["budget"] for s in studies for v in s["verdicts"]}, key=budget_order)
     body: list[list[Content]] = []
     for study in studies:
         found = {verdict["budget"]: verdict for verdict in study["verdicts"]}

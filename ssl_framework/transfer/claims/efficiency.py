@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
-from ssl_framework.transfer.claims.measured import SCRATCH, Budget, Measured, Rows, amount, measured
+from ssl_framework.metrics import budget_in_words
+from ssl_framework.transfer.claims.measured import SCRATCH, Budget, Measured, Rows, measured
 from ssl_framework.transfer.claims.ranges import Middle, Range, exactly, middle
 
 
@@ -99,10 +100,14 @@ def _labels(labels: int | None, method: str, budget: Budget) -> int:
 
 def _sentence(method: str, reference: str, budget: Budget, factor: Middle) -> str:
     if factor.median.low == 0 and factor.median.high == 1:  # the smallest budget
-        return f"To be as accurate as {method} with {amount(budget)}, {reference} needs no more labels."
+        return f"To be as accurate as {method} with {budget_in_words(budget)}, {reference} needs no more labels."
     if math.isinf(factor.median.high) and factor.median.low == 1:  # the largest
-        return f"With {amount(budget)}, no number of labels that was measured made {reference} as accurate as {method}."
-    said = f"To be as accurate as {method} with {amount(budget)}, {reference} needs {factor.median} times as many labels"
+        return (
+            f"With {budget_in_words(budget)}, no number of labels that was measured made {reference} as accurate as {method}."
+        )
+    said = (
+        f"To be as accurate as {method} with {budget_in_words(budget)}, {reference} needs {factor.median} times as many labels"
+    )
     if factor.low is None or factor.high is None:
         return f"{said} (one seed)."
     return f"{said} ({factor.low} to {factor.high}; {factor.seeds} seeds, {100 * factor.coverage:.1f} % coverage)."

@@ -4,10 +4,13 @@ import base64
 import binascii
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+from ssl_framework.metrics import budget_order
 
 SCRATCH = "scratch"
 TRANSFER = ("frozen", "last_n", "lora", "lp_ft", "full")
@@ -63,7 +66,7 @@ class Measured:
         cells: by (method, budget), then by seed.
         absent: why a (method, budget) could not be measured.
         methods: in alphabetical order.
-        budgets: ascending, "all" last.
+        budgets: by how many labels they are, where rows tell; else numbers, then shares, then "all".
 
     Raises:
         ValueError: a row lacks something or says what cannot be, a cell occurs twice, or seeds of a cell failed.
@@ -103,7 +106,10 @@ class Measured:
             raise ValueError("claims need rows with results, and there is none: run the study first.")
         self.cells, self.absent = cells, absent
         self.methods = tuple(sorted({method for method, _ in cells}))
-        self.budgets = tuple(sorted({budget for _, budget in (*cells, *absent)}, key=order))
+        budgets = {budget for _, budget in (*cells, *absent)}
+        labels = {budget: one.labels for (_, budget), group in cells.items() for one in group.values()}
+        known = {budget: count for budget, count in labels.items() if count is not None}
+        self.budgets = tuple(sorted(budgets, key=known.__getitem__ if known.keys() == budgets else budget_order))
 
     def pairs(self, method: str, reference: str, budget: Budget) -> tuple[list[Outcome], list[Outcome]]:
         """Outcomes of both, seed by seed in ascending order.
@@ -123,7 +129,7 @@ class Measured:
 
     def _cell(self, method: str, budget: Budget) -> dict[int, Outcome]:
         if (method, budget) not in self.cells:
-            known = ", ".join(str(b) for m, b in sorted(self.cells, key=lambda key: order(key[1])) if m == method)
+            known = ", ".join(str(b) for m, b in sorted(self.cells, key=lambda key: budget_order(key[1])) if m == method)
             reason = self.absent.get((method, budget), f"it has {f'the budgets {known}' if known else 'no row at all'}")
             raise ValueError(f"{method} was not measured at budget {budget!r} ({reason}): measure it, or leave it out.")
         return self.cells[method, budget]
@@ -135,18 +141,6 @@ Rows = Iterable[Row] | Measured
 def measured(rows: Rows) -> Measured:
     """Rows checked, unless they are already."""
     return rows if isinstance(rows, Measured) else Measured(rows)
-
-
-def order(budget: Budget) -> tuple[bool, Budget]:
-    """Sorts numbers of labels before "all"."""
-    return isinstance(budget, str), budget
-
-
-def amount(budget: Budget) -> str:
-    """A budget in words: ``10 labels a class``."""
-    if isinstance(budget, str):
-        return f"{budget} labels"
-    return f"{budget} label{'s' if budget != 1 else ''} a class"
 
 
 def where(row: Row) -> str:
@@ -178,8 +172,9 @@ def _require_name(row: Row) -> None:
     if not isinstance(row.get("method"), str) or not isinstance(row.get("seed"), int):
         raise ValueError(f"a row needs a method (text) and a seed (a whole number); this one is {where(row)}.")
     budget = row.get("budget")
-    if isinstance(budget, bool) or not (budget == "all" or (isinstance(budget, int) and budget > 0)):
-        raise ValueError(f"{where(row)}: a budget is a whole number of labels of each class, or 'all'.")
+    share = isinstance(budget, str) and (budget == "all" or re.fullmatch(r"\d+(\.\d+)?%", budget) is not None)
+    if isinstance(budget, bool) or not (share or (isinstance(budget, int) and budget > 0)):
+        raise ValueError(f"{where(row)}: a budget is a whole number of labels of each class, a share such as '10%', or 'all'.")
 
 
 def _share(row: Row, name: str) -> float:
@@ -192,8 +187,8 @@ def _share(row: Row, name: str) -> float:
 def _curve(row: Row, val: float | None) -> tuple[Point, ...]:
     points = tuple(Point(float(a), float(b), float(c)) for a, b, c in row.get("curve") or ())
     if not points and val is not None and row.get("seconds") is not None:
-        steps = row.get("steps")
-        points = (Point(None if steps is None else float(steps), float(row["seconds"]), val),)
+        steps = row.get("steps")  # 0 where a solver found the answer
+        points = (Point(float(steps) if steps else None, float(row["seconds"]), val),)
     numbers = [number for point in points for number in point if number is not None]
     if not all(map(math.isfinite, numbers)) or any(number < 0 for number in numbers):
         raise ValueError(f"{where(row)} has a curve with {numbers}: steps, seconds and scores are finite and not negative.")

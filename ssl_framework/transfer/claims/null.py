@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ssl_framework import keyed
+from ssl_framework.metrics import budget_order
 from ssl_framework.transfer.claims.familywise import clopper_pearson
-from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Measured, Outcome, Row, order
+from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Measured, Outcome, Row
 from ssl_framework.transfer.claims.verdicts import FEWEST, verdicts
 
 _STREAM = 0x2017  # names this use of the key
@@ -64,7 +65,7 @@ def null_studies(
     """
     if studies < 1 or seeds < 1:
         raise ValueError(f"studies={studies}, seeds={seeds}: at least one of each.")
-    cells = {budget: _outcomes(budget, pool[budget]) for budget in sorted(pool, key=order)}
+    cells = {budget: _outcomes(budget, pool[budget]) for budget in sorted(pool, key=budget_order)}
     need = max(_LEAST, seeds * (len(methods) + 1))
     small = {budget: len(found) for budget, found in cells.items() if len(found) < need}
     if small or not cells:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ssl_framework.transfer.claims.measured import SCRATCH, Budget, Outcome, Point, Rows, amount, measured
+from ssl_framework.metrics import budget_in_words
+from ssl_framework.transfer.claims.measured import SCRATCH, Budget, Outcome, Point, Rows, measured
 from ssl_framework.transfer.claims.ranges import Middle, Range, exactly, middle
 
 
@@ -150,7 +151,7 @@ def _timed(one: Outcome, method: str, budget: Budget) -> tuple[Point, ...]:
 
 def _sentence(found: Speed) -> str:
     seeds, missed = found.ratio.seeds, found.ratio.seeds - found.reached
-    at, goal = f"With {amount(found.budget)}", f"the final score of {found.reference}"
+    at, goal = f"With {budget_in_words(found.budget)}", f"the final score of {found.reference}"
     if not found.seconds.median.exact:
         spent = f"{found.seconds.median.low:.3g} seconds" if found.steps is None else f"{found.steps.median.low:.0f} steps"
         return f"{at}, {goal} is not reached by {found.method} in {spent} ({missed} of {seeds} seeds miss it)."

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ssl_framework.metrics import budget_in_words
 from ssl_framework.transfer.claims.efficiency import label_efficiency
 from ssl_framework.transfer.claims.familywise import Adjusted
 from ssl_framework.transfer.claims.gains import Comparison, gain
-from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Measured, Rows, amount, measured
+from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Measured, Rows, measured
 from ssl_framework.transfer.claims.ranges import Middle, Range
 from ssl_framework.transfer.claims.speed import speed
 from ssl_framework.transfer.claims.verdicts import FEWEST, Verdict, adjusted, comparisons, flip, headline, verdicts
@@ -105,7 +106,7 @@ def frame(rows: Rows, reference: str = SCRATCH) -> "pd.DataFrame":
 def _verdict(one: Verdict) -> Plain:
     plain = {"budget": one.budget, "verdict": one.word, "method": one.method, "seeds": one.seeds, "rival": one.rival}
     numbers = {} if one.test is None else _comparison(one.test)
-    said = f"{amount(one.budget)}: {one.word}; {one.reason}."
+    said = f"{budget_in_words(one.budget)}: {one.word}; {one.reason}."
     return {**plain, **numbers, "p_adjusted": one.p_adjusted, "sentence": f"{said[0].upper()}{said[1:]}"}
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from ssl_framework.metrics import budget_in_words
 from ssl_framework.transfer.claims.familywise import Adjusted, holm
 from ssl_framework.transfer.claims.gains import Comparison, chosen, compare
-from ssl_framework.transfer.claims.measured import FLOORS, SCRATCH, TRANSFER, Budget, Measured, Rows, amount, measured
+from ssl_framework.transfer.claims.measured import FLOORS, SCRATCH, TRANSFER, Budget, Measured, Rows, measured
 
 FEWEST = 5
 """Seeds below which nothing is judged.
@@ -197,7 +198,7 @@ def _rivals(found: Sequence[Verdict]) -> str:
     if not cheap:
         return ""
     names = " and ".join(dict.fromkeys(_CHEAP.get(one.rival or "", one.rival or "") for one in cheap))
-    places = " and ".join(amount(one.budget) for one in cheap)
+    places = " and ".join(budget_in_words(one.budget) for one in cheap)
     return f" At {places}, it beats training from scratch, but is not shown to beat {names}."
 
 
@@ -228,9 +229,9 @@ def _word(one: Verdict) -> Word:
 def _span(found: Sequence[Verdict]) -> str:
     first, last = found[0].budget, found[-1].budget
     if first == last:
-        return f"{'with' if isinstance(first, str) else 'at'} {amount(first)}"
-    start = str(first) if isinstance(last, int) else amount(first)
-    return f"from {start} up to {amount(last)}"
+        return f"{'with' if isinstance(first, str) else 'at'} {budget_in_words(first)}"
+    start = str(first) if isinstance(first, int) and isinstance(last, int) else budget_in_words(first)
+    return f"from {start} up to {budget_in_words(last)}"
 
 
 def _verdict(

@@ -150,6 +150,19 @@ def test_budgets_are_nested_balanced_and_seeded() -> None:
     assert ten.images([0])[0, 0, 0, 0] == ten.index[0]
 
 
+def test_a_share_takes_of_each_class_and_one_at_least() -> None:
+    split = DataModule(labelled_source(), name="n").split("train")
+    whole = torch.bincount(split.targets)
+    half = split.share(0.5, seed=4)
+    assert torch.bincount(half.targets).tolist() == [round(0.5 * int(count)) for count in whole]
+    assert torch.bincount(split.share(0.001, seed=4).targets).tolist() == [1, 1, 1]
+    assert set(split.share(0.2, seed=4).index.tolist()) < set(half.index.tolist())
+    assert set(split.share(0.5, seed=5).index.tolist()) != set(half.index.tolist())
+    assert torch.equal(split.share(1.0, seed=4).index, split.index)
+    with pytest.raises(ValueError, match="0 is no share of the train split"):
+        split.share(0, seed=4)
+
+
 def test_a_budget_that_a_class_lacks_names_the_class() -> None:
     split = DataModule(labelled_source(), name="n").split("train")
     with pytest.raises(ValueError, match="Class 'ant' has 18 train samples, fewer than the 19 per class"):

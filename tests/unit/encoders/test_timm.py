@@ -489,3 +489,24 @@ def test_attention_is_plain_in_bfloat16_on_a_cpu():
     assert not any(block.attn.fused_attn for block in encoder.model.blocks)
     encoder(torch.randn(2, 3, 8, 12))
     assert all(block.attn.fused_attn for block in encoder.model.blocks)
+
+
+@pytest.mark.parametrize(("pool", "args"), [("cls", {}), ("mean", {}), ("mean", {"qk_norm": True, "reg_tokens": 2})])
+def test_where_it_looks_is_what_its_last_attention_computes(pool, args):
+    """The matrix is taken where timm has it in its hands: at the input of the dropout of attention."""
+    small = {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
+    encoder = timm_encoder("vit_tiny_patch16_224", img_size=(8, 12), pool=pool, model_args={**small, **args}).eval()
+    x = torch.randn(2, 3, 8, 12)
+    last, seen = encoder.model.blocks[-1].attn, []
+    last.attn_drop.register_forward_hook(lambda _module, given, _out: seen.append(given[0]))
+    found = encoder.attention(x)
+    with torch.no_grad():
+        t = encoder.model.patch_embed(x)
+        t = encoder.model.blocks[0](encoder.model.norm_pre(encoder.model._pos_embed(t)))
+        last.fused_attn = False
+        encoder.model.blocks[-1](t)
+    skip, matrix = encoder.model.num_prefix_tokens, seen[-1]
+    expected = matrix[:, :, 0, skip:] if pool == "cls" else matrix[:, :, skip:, skip:].mean(2)
+    assert found.shape == (2, 3, 2, 3)
+    assert torch.allclose(found.flatten(2), expected, atol=1e-6)
+    assert not last._forward_pre_hooks

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssl_framework.transfer import Cell, cells_of, rows, study
+from ssl_framework.transfer import Cell, cells_of, claims, rows, study
 from ssl_framework.transfer import grid as module
 from ssl_framework.transfer.cells import labels
 from ssl_framework.transfer.grid import parted
@@ -86,6 +86,19 @@ def test_wrong_labels_are_learnt_from_and_are_the_same_for_every_method():
     assert torch.equal(made.train.targets, bench().train.targets)  # nobody else learns them
 
 
+def test_a_share_takes_as_much_of_each_class_and_all_takes_everything(tmp_path):
+    made = bench()
+    tenth, half = (labels(made, Cell("full", budget, 1)) for budget in ("10%", "50%"))
+    assert [int((tenth.targets == kind).sum()) for kind in range(3)] == [2, 2, 2]  # of 20
+    assert set(tenth.index.tolist()) < set(half.index.tolist())
+    assert torch.equal(labels(made, Cell("full", 2, 1)).index, tenth.index)  # budgets of one seed are nested
+    found = study(bench, plan(methods=("scratch", "frozen"), budgets=("10%", 4, "all"), epochs=3), tmp_path / rows.FILE)
+    assert {row["budget"]: row["labels"] for row in found} == {"10%": 6, 4: 12, "all": 60}
+    steps = {row["budget"]: row["steps"] for row in found if row["method"] == "scratch"}
+    assert steps == {"10%": 4, 4: 4, "all": 3}  # three passes of one batch
+    assert [one.budget for one in claims.verdicts(found)] == ["10%", 4, "all"]  # by how many labels they are
+
+
 def test_parts_share_no_cell_and_lose_none():
     cells = cells_of(plan(label_noise=(0.2,)))
     shared = [parted(cells, part, 4) for part in range(4)]
@@ -107,6 +120,10 @@ def test_an_error_in_a_process_reaches_the_user_and_stops_the_others(tmp_path):
         ({"rates": ()}, "rates="),
         ({"steps": 0}, "steps=0"),
         ({"label_noise": (1.5,)}, "label_noise=1.5"),
+        ({"budgets": (0,)}, "budgets=0"),
+        ({"budgets": ("few",)}, "budgets=few"),
+        ({"budgets": ("100%",)}, "budgets=100%"),
+        ({"budgets": (True,)}, "budgets=True"),
     ],
 )
 def test_what_a_plan_cannot_be(words, said):

@@ -202,6 +202,11 @@ PAYS, NONE, HURTS, OPEN = "pays", "no evidence", "hurts", "not judged"
             None,
         ),
         ([("all", PAYS)], "Transfer pays with all labels.", None),
+        (
+            [("5%", PAYS), ("10%", PAYS), ("all", NONE)],
+            "Transfer pays from 5% of the labels up to 10% of the labels; there is no evidence either way with all labels.",
+            "all",
+        ),
         ([(5, NONE)], "There is no evidence that transfer pays or hurts at 5 labels a class.", None),
         ([(5, OPEN)], "Whether transfer pays cannot be said at 5 labels a class: 4 seeds are too few.", None),
         (

@@ -1,0 +1,241 @@
+"""Does transfer pay? The verb, its page, what compares pages, and what measures a row again, for real on the digits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import FOUND, Browser
+from ssl_framework import cli
+from ssl_framework.commands import compose, pretrain, report, reproduce, story, transfer
+from ssl_framework.commands.quiet import quiet
+from ssl_framework.transfer import claims, rows
+from support import light
+
+SHORT = [
+    "debug=short",
+    "trainer.progress_bar=false",
+    "data.batch_size=32",
+    "trainer=cpu",
+    "monitors.knn=null",
+    "monitors.probe=null",
+]
+GRID = [
+    "data=digits", "methods=[scratch,raw_pixels,frozen,full,lora]", "budgets=[1,4]", "seeds=2", "steps=3", "rates=[0.001,0.01]",
+    "val_images=50", "label_noise=[0.4]", "jobs=1", "accelerator=cpu",
+]  # fmt: skip
+SMALL = [
+    "encoder=timm", "encoder.name=vit_tiny_patch16_224", "encoder.pool=mean",
+    "encoder.model_args={patch_size: 2, embed_dim: 24, depth: 2, num_heads: 2}",
+]  # fmt: skip
+MOST_BYTES = 1_000_000
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You have overridden `on_before_batch_transfer`"),
+    pytest.mark.filterwarnings("ignore:The '.*' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training"),
+]
+
+
+def words(encoder: Path, *more: str) -> list[str]:
+    """Of a study, with robustness where nothing else is said."""
+    said = [f"encoder_file={encoder}", *GRID, "robustness=16"]
+    given = {word.split("=")[0] for word in more}
+    return [*(word for word in said if word.split("=")[0] not in given), *more]
+
+
+def study(folder: Path, *said: str) -> dict[str, Any]:
+    return transfer.run(compose.compose("transfer", list(said), folder=str(folder)))
+
+
+def told(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows without what differs from run to run."""
+    timed = ("seconds", "curve", "robustness")
+    return {rows.name(row): {key: value for key, value in row.items() if key not in timed} for row in found}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MAE's vision transformer, so that there is attention and LoRA has linear layers."""
+    folder = tmp_path_factory.mktemp("transfer") / "mae"
+    with warnings.catch_warnings():  # marks do not reach fixtures of a module
+        quiet()
+        pretrain.run(
+            compose.compose("pretrain", [*SHORT, "logger=csv", "pretext=mae", *light("mae"), *SMALL], folder=str(folder))
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(encoder: Path) -> Path:
+    folder = encoder.parent / "study"
+    with warnings.catch_warnings():
+        quiet()
+        study(folder, *words(encoder))
+    return folder
+
+
+def test_a_study_leaves_its_rows_its_claims_and_one_page(whole: Path) -> None:
+    assert {file.name for file in whole.iterdir()} == {
+        "config.yaml", "environment.json", "report.html", "results.json", rows.FILE,
+    }  # fmt: skip
+    found = rows.read(whole / rows.FILE)
+    assert len(found) == 5 * 2 * 2 + 3 * 2  # scratch, frozen and full learn from wrong labels too
+    assert not any("na" in row for row in found)
+    page, results = (whole / "report.html").read_text(), json.loads((whole / "results.json").read_text())
+    assert len(page.encode()) < MOST_BYTES
+    assert results["sentence"] in page
+    assert results["sentence"] == claims.headline(claims.verdicts(found))
+    assert results["pretrain_seconds"] > 0
+    assert set(results["robustness"]) == {"scratch", "frozen", "full"}
+    assert {"label_noise", "pgd", "corruptions", "ece"} <= set(results["robustness"]["full"])
+    for heading in ("Where the network looks", "what pretraining saw of it", "Nearest neighbours", "How pretraining went"):
+        assert heading in page
+    for row in results["rows"]:
+        assert not row["stale"]
+        assert row["command"] in page.replace("&#x2F;", "/")
+
+
+def test_the_page_asks_for_nothing_and_has_no_error(whole: Path, tmp_path: Path) -> None:
+    page = (whole / "report.html").read_text()
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    if FOUND is None:
+        pytest.skip("no chromium on the path: apt-get install chromium")
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(whole / "report.html")
+        assert {url for url in browser.requests() if not url.startswith("data:")} == {(whole / "report.html").as_uri()}
+        assert browser.complaints() == []
+
+
+def test_pages_are_made_again_and_compared(whole: Path, encoder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    study(other, *words(encoder, "methods=[scratch,frozen]", "robustness=0", "label_noise=[]"))
+    (whole / "report.html").unlink()
+    made = report.run(compose.compose("report", [f"runs=[{whole},{other}]"], folder=str(tmp_path / "both")))
+    assert [Path(page).name for page in made["pages"]] == ["report.html", "report.html", "comparison.html"]
+    assert all(Path(page).stat().st_size > 5000 for page in made["pages"])
+    comparison = Path(made["pages"][-1]).read_text()
+    for folder in (whole, other):
+        assert json.loads((folder / "results.json").read_text())["sentence"] in comparison
+
+
+def test_bare_words_are_runs_and_rows(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["report", str(whole), f"run.dir={tmp_path / 'r'}"]) == 0
+    assert f"page: {whole}/report.html" in capsys.readouterr().out
+    assert cli.run(["reproduce", f"{whole}:frozen/4/1", f"run.dir={tmp_path / 'p'}"]) == 0
+    assert "now: the same." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["scratch/1/0", "raw_pixels/4/1", "full/4/1", "full/4/0/noise-0.4"])
+def test_a_row_is_measured_again_to_the_same_number(whole: Path, name: str, tmp_path: Path) -> None:
+    found = reproduce.run(compose.compose("reproduce", [f"row={whole}:{name}"], folder=str(tmp_path)))
+    assert found["same"]
+    assert found["within"]
+    assert told([found["row"]])[name]["correct"] == found["before"]["correct"]
+
+
+def test_what_has_changed_since_is_said(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "study"
+    other.mkdir()
+    for name in ("config.yaml", "environment.json"):
+        (other / name).write_bytes((whole / name).read_bytes())
+    found = rows.read(whole / rows.FILE)
+    for row in found:
+        if rows.name(row) == "frozen/4/1":
+            row["recipe"]["code"], row["accuracy"] = "0" * 16, 0.0
+            row.pop("correct")
+    rows.append(other / rows.FILE, found)
+    result = reproduce.run(compose.compose("reproduce", [f"row={other}:frozen/4/1"], folder=str(tmp_path / "p")))
+    assert not result["same"]
+    assert "what it depends on has changed since: code" in capsys.readouterr().out
+    report.run(compose.compose("report", [f"runs={other}"], folder=str(tmp_path / "r")))
+    stale = [row for row in report.told(other)["rows"] if row["stale"]]
+    assert [(row["method"], row["budget"], row["seed"]) for row in stale] == [("frozen", 4, 1)]
+    assert "stale" in (other / "report.html").read_text()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_study_goes_on_to_the_same_rows(whole: Path, encoder: Path, tmp_path: Path, how: signal.Signals) -> None:
+    line = [sys.executable, "-m", "ssl_framework", "transfer", *words(encoder, "robustness=0", "jobs=2"), "run.dir=stopped"]
+    process = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread is running here)
+    )
+    file = tmp_path / "stopped" / rows.FILE
+    deadline = time.monotonic() + 120
+    while len(rows.read(file)) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said
+    if how == signal.SIGINT:
+        assert "Go on with: ssl-framework transfer resume=stopped" in said
+    kept = rows.read(file)
+    done = study(tmp_path / "unused", f"resume={tmp_path / 'stopped'}")
+    assert 3 <= len(kept) < len(done["rows"])
+    assert done["rows"][: len(kept)] == kept
+    assert told(done["rows"]) == told(rows.read(whole / rows.FILE))
+    assert not (tmp_path / "unused").exists()
+    assert (tmp_path / "stopped" / "report.html").is_file()
+
+
+def test_machines_share_a_study_and_the_report_gathers_it(whole: Path, encoder: Path, tmp_path: Path) -> None:
+    line = ["transfer", *words(encoder, "robustness=0"), "part=0,1", "parts=2", f"run.dir={tmp_path / 'parts'}", "--multirun"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ssl_framework", *line], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+        text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "parts").rglob("report.html"))
+    _, found = report.study_of(tmp_path / "parts")
+    assert told(found) == told(rows.read(whole / rows.FILE))
+    made = report.run(compose.compose("report", [f"runs={tmp_path / 'parts'}"], folder=str(tmp_path / "r")))
+    assert Path(made["pages"][0]).stat().st_size > 5000
+
+
+def test_a_study_of_a_cnn_without_a_log_says_less(encoder: Path, tmp_path: Path) -> None:
+    """No attention, no LoRA, no curves, no cost of pretraining: sections are missing, and n/a has its reason."""
+    pretrained = tmp_path / "simclr"
+    pretrain.run(compose.compose("pretrain", [*SHORT, "logger=none", "pretext=simclr"], folder=str(pretrained)))
+    (pretrained / "config.yaml").unlink()
+    few = words(pretrained, "methods=[scratch,frozen,lora]", "robustness=0", "label_noise=[]", "budgets=[1]")
+    study(tmp_path / "study", *few)
+    results = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert not {"attention", "views", "training", "robustness", "depth", "pretrain_seconds"} & set(results)
+    assert {row["na"] for row in results["rows"] if row["method"] == "lora"} == {
+        next(row["na"] for row in rows.read(tmp_path / "study" / rows.FILE) if "na" in row)
+    }
+
+
+def test_views_are_those_of_the_pretraining(encoder: Path, whole: Path) -> None:
+    saved = compose.saved_settings(whole, "report")
+    shown = story._views(transfer.bench(saved), encoder)
+    assert len(shown) == story._SAMPLES
+    assert {len(one["views"]) for one in shown} == {1}  # MAE looks at one crop
+    assert len({one["original"] for one in shown}) == story._SAMPLES
+    assert story._views(transfer.bench(saved), None) == []
+    assert story._views(transfer.bench(saved), whole) == []  # no pretraining
+
+
+def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
+    counted = transfer._seconds(encoder)
+    assert counted is not None
+    assert 0 < counted < 600
+    given = transfer.pretraining({"pretrain_seconds": 12, "encoder_file": str(encoder / "encoder.yaml")})
+    assert given == {"seconds": 12.0, "folder": encoder}
