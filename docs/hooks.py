@@ -27,7 +27,7 @@ from ssl_framework.pretext import PretextModule
 ROOT = Path(__file__).resolve().parent.parent
 CONF = conf_dir()
 
-EXPLAINED = ("design", "performance", "throughput", "catalogue", "policies")
+EXPLAINED = ("design", "performance", "throughput", "catalogue", "policies", "evidence", "honesty")
 
 PACKAGES = {
     "types": "records and protocols",
@@ -41,6 +41,7 @@ PACKAGES = {
     "checkpoint": "what a run leaves on disk",
     "monitors": "what watches a run",
     "downstream": "phase 2: transfer",
+    "transfer": "whether it paid",
     "evaluation": "frozen encoders, measured",
     "probes": "classifiers on embeddings",
     "metrics": "numbers and their intervals",

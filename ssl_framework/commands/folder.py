@@ -31,6 +31,8 @@ _MAY_CHANGE = (
     "precision",
     "keep_freed_memory",
     "data.workers",
+    "jobs",
+    "pretrain_seconds",
     "data.cache_dir",
     "data.resident",
     "data.path",

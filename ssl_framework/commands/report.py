@@ -7,7 +7,7 @@ from ssl_framework import report
 from ssl_framework.commands import compose, folder, story, transfer
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
-from ssl_framework.transfer import rows
+from ssl_framework.transfer import cells_of, rows
 
 Row = dict[str, Any]
 
@@ -25,7 +25,7 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: a folder holds no study.
     """
     runs = settings["runs"] if isinstance(settings["runs"], list) else [settings["runs"]]
-    studies = [told(Path(each)) for each in runs]
+    studies = [told(Path(each), settings["accelerator"]) for each in runs]
     pages = [report.write_page(study, Path(each) / "report.html") for each, study in zip(runs, studies, strict=True)]
     if len(studies) > 1:
         home = folder.begin(settings)
@@ -34,14 +34,29 @@ def run(settings: Settings) -> dict[str, Any]:
     return {"pages": list(map(str, pages))}
 
 
-def told(home: Path) -> dict[str, Any]:
-    """A study as its page takes it."""
-    saved, found = study_of(home)
-    return story.told(found, transfer.bench(saved), home, saved, transfer.pretraining(saved))
+def told(home: Path, accelerator: str) -> dict[str, Any]:
+    """A study as its page takes it.
+
+    Raises:
+        ValueError: there is none, or not all of it was measured.
+    """
+    saved, found = study_of(home, accelerator)
+    plan = transfer.plan_of(saved)
+    total = len(cells_of(plan))
+    if len(found) < total:
+        parts = "" if saved["parts"] == 1 else f" of {saved['parts']} parts"
+        raise ValueError(
+            f"{home} has {len(found)} of {total} rows{parts}: measure the rest by ssl-framework transfer resume=RUN."
+        )
+    return story.told(found, transfer.bench(saved), plan, home, saved, transfer.pretraining(saved, found))
 
 
-def study_of(home: Path) -> tuple[Settings, list[Row]]:
+def study_of(home: Path, accelerator: str) -> tuple[Settings, list[Row]]:
     """The settings of a study and its rows, from one folder, or from those of its parts.
+
+    Args:
+        home: of the study, or of its parts.
+        accelerator: of this machine, which need not be that of the study.
 
     Raises:
         ValueError: there is none, or the parts do not belong together.
@@ -49,8 +64,18 @@ def study_of(home: Path) -> tuple[Settings, list[Row]]:
     files = [home / rows.FILE] if (home / rows.FILE).is_file() else sorted(home.glob(f"*/{rows.FILE}"))
     if not files:
         raise ValueError(f"{home} holds no {rows.FILE}: give the folder of a run of transfer, or the one that holds its parts.")
-    saved = [compose.saved_settings(file.parent, "report") for file in files]
+    saved = [{**compose.saved_settings(file.parent, "report"), "accelerator": accelerator} for file in files]
     plans = [transfer.plan_of(each) for each in saved]
     if any(plan != plans[0] for plan in plans):
         raise ValueError(f"the folders in {home} are of studies with other plans: give them one by one, and they are compared.")
-    return saved[0], rows.gathered(files)
+    found = rows.gathered(files)
+    for what in ("data_fingerprint", "config_hash"):
+        groups = {(row["recipe"][what], *(_group(row) if what == "config_hash" else ())) for row in found}
+        if len(groups) > len({group[1:] for group in groups}):
+            raise ValueError(f"the rows in {home} are of studies with other {what}s: give their folders one by one.")
+    return saved[0], found
+
+
+def _group(row: Row) -> tuple[str, str, float]:
+    method, budget, _, noise = rows.key(row)
+    return method, budget, noise

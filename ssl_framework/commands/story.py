@@ -15,9 +15,9 @@ from ssl_framework import report
 from ssl_framework.commands import build, compose
 from ssl_framework.encoders import TimmViT
 from ssl_framework.evaluation import CORRUPTIONS, Embeddings, depth_curve, embed
-from ssl_framework.transfer import Bench, claims, rows
+from ssl_framework.transfer import Bench, Plan, cell_of, claims, rows
+from ssl_framework.transfer.cells import head
 from ssl_framework.transfer.methods import METHODS
-from ssl_framework.transfer.recipe import code_digest
 from ssl_framework.types import Batch
 from ssl_framework.views.preprocessing import plain
 
@@ -37,12 +37,15 @@ _LIMITS = (
 )
 
 
-def told(found: Sequence[Row], bench: Bench, home: Path, settings: Mapping[str, Any], pretraining: Mapping[str, Any]) -> Plain:
+def told(
+    found: Sequence[Row], bench: Bench, plan: Plan, home: Path, settings: Mapping[str, Any], pretraining: Mapping[str, Any]
+) -> Plain:
     """A study as `ssl_framework.report.write_page` takes it.
 
     Args:
         found: all rows.
         bench: of the study.
+        plan: likewise.
         home: its run folder.
         settings: of the verb.
         pretraining: ``seconds`` or None, and ``folder`` of the run that made the encoder or None.
@@ -53,23 +56,23 @@ def told(found: Sequence[Row], bench: Bench, home: Path, settings: Mapping[str, 
     study: Plain = {
         "title": f"Does transfer pay? {Path(settings['encoder_file']).name} on {settings['run']['choices']['data']}",
         "sentence": claimed["headline"],
-        "verdicts": [_verdict(one, labels) for one in claimed["verdicts"] if one["method"] is not None],
-        "rows": [_row(row, home) for row in clean],
+        "verdicts": [_verdict(one, labels) for one in claimed["verdicts"] if "gain" in one],
+        "rows": [_row(row, home, bench, plan) for row in clean],
         "label_efficiency": [_worth(one, labels) for one in claimed["label_efficiency"] if "factor" in one],
         "speed": [_speed(one) for one in claimed["speed"] if "ratio" in one],
         "depth": _depth(bench, [row for row in clean if row["method"] == "frozen"]),
         "robustness": _robustness(found),
         "training": _training(pretraining["folder"]),
         "environment": _environment(home),
-        "commands": _commands(settings, pretraining["folder"]),
+        "commands": _commands(pretraining["folder"], home, settings),
         "limits": list(_LIMITS),
         **_pictures(bench),
         "attention": _attention(bench),
         "views": _views(bench, pretraining["folder"]),
     }
-    if pretraining["seconds"] is not None:
-        tasks = [one["tasks"] for one in claimed["speed"] if one.get("tasks")]
-        study |= {"pretrain_seconds": pretraining["seconds"], "pays_after_tasks": min(tasks, default=None)}
+    timed = [one for one in claimed["speed"] if "tasks" in one]
+    if pretraining["seconds"] is not None and timed:
+        study |= {"pretrain_seconds": pretraining["seconds"], "pays_after_tasks": _paid_after(timed, claimed["verdicts"])}
     return {
         key: value for key, value in study.items() if value not in (None, [], {}) or key in ("pays_after_tasks", "verdicts")
     }
@@ -81,15 +84,23 @@ def _verdict(one: Plain, labels: Mapping[Any, int]) -> Plain:
     return {**kept, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
 
 
-def _row(row: Row, home: Path) -> Plain:
+def _paid_after(timed: Sequence[Plain], verdicts: Sequence[Plain]) -> int | None:
+    """Tasks after which the time of pretraining is won back, wherever it pays; None where that is not shown."""
+    paying = {one["budget"] for one in verdicts if one["verdict"] == "pays"}
+    tasks = [one["tasks"] for one in timed if one["budget"] in paying]
+    return max(tasks) if tasks and None not in tasks else None
+
+
+def _row(row: Row, home: Path, bench: Bench, plan: Plan) -> Plain:
     kept = ("method", "budget", "labels", "seed", "accuracy", "seconds", "steps", "rate", "na")
     shown = {key: row[key] for key in kept if row.get(key) is not None}
-    recipe = {key: row["recipe"][key] for key in ("config_hash", "code", "data_fingerprint")}
+    bound = ("config_hash", "code", "data_fingerprint")
+    recipe, now = {key: row["recipe"][key] for key in bound}, head(bench, plan, cell_of(row), 0)["recipe"]
     return {
         **shown,
         "recipe": recipe,
-        "stale": recipe["code"] != code_digest(),
-        "command": f"ssl-framework reproduce {home}:{rows.name(row)}",
+        "stale": any(recipe[key] != now[key] for key in bound),
+        "command": shlex.join(["ssl-framework", "reproduce", f"{home}:{rows.name(row)}"]),
     }
 
 
@@ -288,15 +299,20 @@ def _training(folder: Path | None) -> dict[str, list[tuple[float, float]]] | Non
     }
 
 
-def _commands(settings: Mapping[str, Any], folder: Path | None) -> list[str]:
+def _commands(folder: Path | None, home: Path, settings: Mapping[str, Any]) -> list[str]:
     """What was typed: the pretraining, if it is known, and the study."""
-    saved = [] if folder is None or not (folder / "config.yaml").is_file() else [compose.saved_settings(folder, "report")]
-    runs = [one["run"] for one in (*saved, settings)]
+    known = [one for one in (folder, home) if one is not None and (one / "config.yaml").is_file()]
+    runs = [compose.saved_settings(one, "report")["run"] for one in known]
+    if home not in known:  # of the parts of a study
+        run, parts = settings["run"], settings["parts"]
+        words = [word for word in run["words"] if not word.startswith("part=")]
+        every = f"part={','.join(map(str, range(parts)))}"
+        runs.append({**run, "words": ["--multirun", *words, every], "dir": str(home)})
     return [shlex.join(["ssl-framework", one["verb"], *one["words"], f"run.dir={one['dir']}"]) for one in runs]
 
 
 def _environment(home: Path) -> dict[str, Any]:
-    file = home / "environment.json"
+    file = next(iter([*home.glob("environment.json"), *sorted(home.glob("*/environment.json"))]), home)
     known = json.loads(file.read_text()) if file.is_file() else {}
     kept = ("ssl_framework", "commit", "python", "platform", "processor", "threads")
     return {**{key: known.get(key) for key in kept if known.get(key)}, **known.get("packages", {})}

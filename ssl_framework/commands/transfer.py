@@ -1,9 +1,12 @@
 """``ssl-framework transfer``: whether pretraining paid, for several numbers of labels, beside scratch and floors."""
 
+import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -15,9 +18,14 @@ from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.quiet import quiet
 from ssl_framework.data import DataModule, digits, fit
-from ssl_framework.transfer import Bench, Judge, Plan, recipe, require_apart, rows, study
+from ssl_framework.transfer import Bench, Cell, Judge, Plan, claims, recipe, require_apart, rows, study
+from ssl_framework.transfer.cells import labels
 
 Row = dict[str, Any]
+
+_OF_DIGITS = ("digits", "MNIST", "QMNIST", "EMNIST", "SVHN", "USPS")
+_PICTURES = ("map", "neighbours", "attention", "views")
+_USUAL = (1, 10, 50, 250)
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -37,10 +45,14 @@ def run(settings: Settings) -> dict[str, Any]:
     if resume is not None:
         settings = folder.go_on(settings)
     settings = build.on_this_machine(settings, settings["accelerator"])
+    made = bench(settings)  # what does not fit together leaves no folder behind
+    if settings["budgets"] is None:
+        settings = {**settings, "budgets": _usual(made)}
     plan, jobs = plan_of(settings), _jobs(settings)
+    for budget in plan.budgets:
+        labels(made, Cell("full", budget, plan.seeds[0]))
     if not 0 <= settings["part"] < settings["parts"]:
         raise ValueError(f"part={settings['part']} of parts={settings['parts']}: parts are numbered from 0.")
-    bench(settings)  # what does not fit together leaves no folder behind
     home = Path(settings["run"]["dir"]) if resume is not None else folder.begin(settings)
     file = home / rows.FILE
     with tqdm(desc="cells", unit="cell") as bar:
@@ -63,19 +75,29 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings["parts"] > 1:
         say(f"part {settings['part']} of {settings['parts']}: the page is made of all parts, by ssl-framework report.")
         return {"run": str(home), "rows": found}
-    study_told = story.told(found, bench(settings), home, settings, pretraining(settings))
-    folder.write_results(home, {key: study_told[key] for key in study_told if key not in ("map", "neighbours")})
+    study_told = story.told(found, made, plan, home, settings, pretraining(settings, found))
+    results = {key: study_told[key] for key in study_told if key not in _PICTURES}
+    folder.write_results(home, {**results, "claims": claims.summary(found, pretrain_seconds=results.get("pretrain_seconds"))})
     page = report.write_page(study_told, home / "report.html")
     say("", study_told["sentence"], "", report.text([row for row in found if "accuracy" in row and not row.get("label_noise")]))
     say("", f"page: {page}")
     return {"run": str(home), "rows": found, "page": str(page)}
 
 
-def pretraining(settings: Settings) -> dict[str, Any]:
-    """The run that made the encoder, and how many seconds it took, as far as they are known."""
+def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
+    """The run that made the encoder, and how many seconds it took, as far as they are known.
+
+    Seconds of its log are those of as many threads as it had, and become those of as many as the cells had.
+    """
     given, path = settings["pretrain_seconds"], Path(settings["encoder_file"])
     home = path if path.is_dir() else path.parent
-    return {"seconds": _seconds(home) if given is None else float(given), "folder": home}
+    if given is not None:
+        return {"seconds": float(given), "folder": home}
+    seconds, file = _seconds(home), home / "environment.json"
+    cells = {row["recipe"]["threads"] for row in found}
+    if seconds is None or not file.is_file() or len(cells) != 1:
+        return {"seconds": None, "folder": home}
+    return {"seconds": seconds * json.loads(file.read_text())["threads"] / cells.pop(), "folder": home}
 
 
 def _seconds(home: Path) -> float | None:
@@ -97,10 +119,10 @@ def plan_of(settings: Settings) -> Plan:
     Raises:
         ValueError: there is no such method, or a number is none.
     """
-    if settings["seeds"] < 1:
-        raise ValueError(f"seeds={settings['seeds']}: give at least 1.")
+    if not isinstance(settings["seeds"], int) or settings["seeds"] < 1:
+        raise ValueError(f"seeds={settings['seeds']}: give how many, at least 1.")
     on_cpu = build.device(settings["accelerator"]).type == "cpu"
-    return Plan(
+    plan = Plan(
         methods=_listed(settings["methods"]),
         budgets=[_budget(one) for one in _listed(settings["budgets"])],
         seeds=range(settings["seed"], settings["seed"] + settings["seeds"]),
@@ -115,6 +137,11 @@ def plan_of(settings: Settings) -> Plan:
         precision=build.encoding_precision(settings),
         accelerator="cpu" if on_cpu else "gpu",
     )
+    if claims.SCRATCH not in plan.methods or not set(claims.TRANSFER) & set(plan.methods):
+        raise ValueError(
+            f"methods={plan.methods}: a verdict needs {claims.SCRATCH}, and one at least of {', '.join(claims.TRANSFER)}."
+        )
+    return plan
 
 
 def bench(settings: Settings) -> Bench:
@@ -130,6 +157,8 @@ def bench(settings: Settings) -> Bench:
         raise ValueError("these data have no labels, and a study needs them: choose labelled data with data=.")
     splits = {"train": data.split("train"), "val": data.split("val"), "test": data.test_split()}
     require_apart(*splits.values())
+    if len(data.facts.classes) < 2:
+        raise ValueError(f"these data have a single class, {', '.join(data.facts.classes)}: there is nothing to tell apart.")
     if len(splits["val"]) == 0:
         raise ValueError("there are no validation samples to choose rates on: set data.val_share above 0.")
     return Bench(
@@ -148,10 +177,16 @@ def bench(settings: Settings) -> Bench:
 def _others(data: DataModule) -> Tensor | None:
     """Handwritten digits in the form of the study's images, to be told from them; None where it is of digits itself."""
     source = digits()
-    if data.name == source.name:
+    if data.name in _OF_DIGITS:
         return None
     images, like = source.test_split().images(range(len(source.test_split()))), data.test_split().images([0])
     return fit(images.repeat(1, like.shape[1], 1, 1), (like.shape[2], like.shape[3]))
+
+
+def _usual(made: Bench) -> list[int]:
+    """The usual numbers of labels, as far as each class has them."""
+    fewest = int(torch.bincount(made.train.targets, minlength=made.classes).min())
+    return [budget for budget in _USUAL if budget <= fewest]
 
 
 def _budget(asked: Any) -> Any:

@@ -182,6 +182,8 @@ def head(bench: Bench, plan: Plan, cell: Cell, labels: int) -> Row:
             "code": code_digest(),
             "data_fingerprint": bench.data_sha256,
             "torch": torch.__version__,
+            "device": plan.accelerator,
+            "threads": torch.get_num_threads(),
         },
     }
 

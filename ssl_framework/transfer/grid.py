@@ -2,9 +2,11 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,15 +44,13 @@ def cells_of(plan: Plan) -> list[Cell]:
     seeds = list(plan.seeds)
     probes_first = sorted(plan.methods, key=lambda name: METHODS[name].policy is not None)
     cells = [Cell(name, budget, seed) for seed in seeds for name in probes_first for budget in plan.budgets]
-    if plan.largest is not None:
-        noisy = [name for name in plan.noisy if name in plan.methods]
-        cells += [
-            Cell(name, plan.largest, seed, share)
-            for seed in seeds[: plan.noisy_seeds]
-            for name in noisy
-            for share in plan.label_noise
-        ]
-    return cells
+    noisy = [name for name in plan.noisy if name in plan.methods]
+    return cells + [
+        Cell(name, plan.largest, seed, share)
+        for seed in seeds[: plan.noisy_seeds]
+        for name in noisy
+        for share in plan.label_noise
+    ]
 
 
 def parted(cells: Sequence[Cell], part: int, parts: int) -> list[Cell]:
@@ -92,12 +92,25 @@ def study(
     cells = parted(cells_of(plan), part, parts)
     known = {rows_file.key(row) for row in rows}
     left = [cell for cell in cells if _key(cell) not in known]
+    if rows and left:
+        _require_one_recipe(rows, make(), plan, path)
     for row in _measured(make, plan, left, _chosen(rows, plan), jobs):
         rows_file.append(path, [row])
         rows.append(row)
         if on_row is not None:
             on_row(row, len(rows), len(cells))
     return rows
+
+
+def _require_one_recipe(found: Sequence[Row], bench: Bench, plan: Plan, path: Path) -> None:
+    for row in found:
+        asked = head(bench, plan, cell_of(row), 0)["recipe"]
+        other = [key for key in ("config_hash", "data_fingerprint") if row["recipe"][key] != asked[key]]
+        if other:
+            raise ValueError(
+                f"{path} has {rows_file.name(row)} with another {other[0]}: encoder, data or numbers of the study are not "
+                "those that it was begun with. Go on with those, or begin a new study."
+            )
 
 
 def _key(cell: Cell) -> rows_file.Key:
@@ -146,13 +159,29 @@ def _spread(
             running.add(pool.submit(_work, cell, chosen.get(cell[:2])))
         done, running = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
-            row = future.result()
+            row = _result(future)
             chosen.update(_chosen([row], plan))
             yield row
 
 
+def _result(future: Future[Row]) -> Row:
+    try:
+        return future.result()
+    except ValueError as error:  # a mistake of the user's, told as such from this frame
+        raise ValueError(str(error)) from error
+
+
+def _leave_with_the_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os._exit(1)
+
+
 def _begin(make: Make, plan: Plan, threads: int | None) -> None:
     if threads is not None:  # a process of its own
+        threading.Thread(target=_leave_with_the_parent, daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it tells it when to stop
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
@@ -160,7 +189,7 @@ def _begin(make: Make, plan: Plan, threads: int | None) -> None:
     _Here.desk = _Desk(bench, plan, Vectors(bench, plan))
 
 
-def _work(cell: Cell, choice: float | None) -> Row:
+def _work(cell: Cell, choice: float | None, *, hard: bool | None = None) -> Row:
     desk = _Here.desk
     assert desk is not None
     bench, plan, vectors = desk
@@ -173,7 +202,8 @@ def _work(cell: Cell, choice: float | None) -> Row:
             return {**head(bench, plan, cell, 0), "na": reason}
         row, module = trained(bench, plan, cell, choice)
         model = Classifier(module.encoder, module.head, bench)
-    return {**row, "robustness": hardened(model, bench, plan)} if _asked(cell, plan) else row
+    hard = _asked(cell, plan) if hard is None else hard
+    return {**row, "robustness": hardened(model, bench, plan)} if hard else row
 
 
 def cell_of(row: Row) -> Cell:
@@ -181,12 +211,16 @@ def cell_of(row: Row) -> Cell:
     return Cell(row["method"], row["budget"], row["seed"], row.get("label_noise", 0.0))
 
 
-def measured_again(bench: Bench, plan: Plan, cell: Cell, before: Row) -> Row:
-    """A cell by itself, with the rate or penalty that its row says; robustness is left out."""
-    choice = before.get("rate", before.get("penalty"))
-    if METHODS[cell.method].policy is None:
-        return probed(Vectors(bench, plan), cell, choice)[0]
-    return trained(bench, plan, cell, choice)[0]
+def measured_again(bench: Bench, plan: Plan, before: Row) -> Row:
+    """A cell by itself, with the rate or penalty that its row says, on as many threads, with robustness if the row has it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(before["recipe"].get("threads", threads))
+    try:
+        _Here.desk = _Desk(bench, plan, Vectors(bench, plan))
+        return _work(cell_of(before), before.get("rate", before.get("penalty")), hard="robustness" in before)
+    finally:
+        _Here.desk = None
+        torch.set_num_threads(threads)
 
 
 def _asked(cell: Cell, plan: Plan) -> bool:

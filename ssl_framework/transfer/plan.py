@@ -1,10 +1,12 @@
 """How a study measures, as plain values: they are written down with every row."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from ssl_framework.metrics import budget_order
 from ssl_framework.probes import PENALTIES
 from ssl_framework.transfer.methods import METHODS
 
@@ -34,10 +36,10 @@ class Plan:
         penalties: of logistic regressions, likewise.
         val_images: that choose, at most.
         looks: how often validation is read while a cell trains, for the curve.
-        label_noise: shares of wrong labels to learn from, in extra cells of the largest whole budget.
+        label_noise: shares of wrong labels to learn from, in extra cells of the `largest` budget.
         noisy: methods of those cells.
         noisy_seeds: how many of the seeds they have.
-        hardened: methods that robustness is measured of, at the largest whole budget.
+        hardened: methods that robustness is measured of, at the `largest` budget.
         hardened_seeds: how many of the seeds.
         test_images: that robustness is measured on, at most; 0: it is not.
         attacks: budgets of attacks, of pixels in [0, 1].
@@ -75,19 +77,28 @@ class Plan:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give at least 1.")
         for name in ("methods", "budgets", "seeds", "rates", "penalties"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}=[]: give at least one.")
+            given = list(getattr(self, name))
+            twice = [one for one in given if given.count(one) > 1]
+            if not given or twice:
+                raise ValueError(f"{name}={given}: give at least one, and {twice[0] if twice else 'each'} once.")
+        for name in ("rates", "penalties"):
+            odd = [one for one in getattr(self, name) if not _between(one, math.inf)]
+            if odd:
+                raise ValueError(f"{name}={odd[0]}: give numbers above 0.")
+        odd = [eps for eps in self.attacks if not _between(eps, 1)]
+        if odd:
+            raise ValueError(f"attacks={odd[0]}: give how far a pixel may move, above 0 and at most 1.")
         for budget in self.budgets:
             share = share_of(budget)
             whole = isinstance(budget, int) and not isinstance(budget, bool) and budget > 0
             if not (whole or budget == "all" or (share is not None and 0 < share < 1)):
                 raise ValueError(f"budgets={budget}: give labels of each class from 1, a share such as 10%, or all.")
-        odd = [share for share in self.label_noise if not 0 < share < 1]
+        odd = [share for share in self.label_noise if share == 1 or not _between(share, 1)]
         if odd:
             raise ValueError(f"label_noise={odd[0]}: give shares between 0 and 1.")
 
     def state(self) -> dict[str, Any]:
-        """Plain values, without what says which cells there are."""
+        """Plain values, without what says which cells there are, and where."""
         which = (
             "methods",
             "budgets",
@@ -99,13 +110,20 @@ class Plan:
             "hardened_seeds",
             "test_images",
             "attacks",
+            "accelerator",  # rows say it beside their recipe
         )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in which}
 
     @property
-    def largest(self) -> int | None:
-        """The largest budget that is a number."""
-        return max((budget for budget in self.budgets if isinstance(budget, int)), default=None)
+    def largest(self) -> Budget:
+        """The largest budget that is a number; where none is, the largest share, or "all"."""
+        whole = [budget for budget in self.budgets if isinstance(budget, int)]
+        return max(whole or self.budgets, key=budget_order)
+
+
+def _between(value: object, most: float) -> bool:
+    """Whether it is a number above 0 and at most `most`."""
+    return isinstance(value, int | float) and 0 < value <= most
 
 
 def _plain(value: Any) -> Any:

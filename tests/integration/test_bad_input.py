@@ -105,6 +105,23 @@ CASES = {
         "channels",
     ),
     "LoRA without linear layers": ("downstream encoder_file={place}/narrow freezing=lora", "norm_only"),
+    "more labels than a study has": ("transfer encoder_file={place}/narrow budgets=[1,250]", "fewer than the 250 per class"),
+    "a study without scratch": ("transfer encoder_file={place}/narrow methods=[frozen,full]", "scratch"),
+    "a study of a method that is none": ("transfer encoder_file={place}/narrow methods=[scratch,frozn]", "there is no frozn"),
+    "a share of more than everything": ("transfer encoder_file={place}/narrow budgets=[1.5]", "budgets=1.5"),
+    "a budget twice": ("transfer encoder_file={place}/narrow budgets=[1,10,10]", "10 once"),
+    "a rate below nothing": ("transfer encoder_file={place}/narrow rates=[-1]", "rates=-1"),
+    "an attack beyond all pixels": ("transfer encoder_file={place}/narrow attacks=[2]", "attacks=2"),
+    "no seed": ("transfer encoder_file={place}/narrow seeds=0", "seeds=0"),
+    "a part that is none": ("transfer encoder_file={place}/narrow part=2 parts=2", "part=2"),
+    "a study without an encoder": ("transfer encoder_file={place}/nothing", "nothing"),
+    "a study of one class": (
+        "transfer encoder_file={place}/colour data=folder data.path={place}/single data.size=[12,12] data.test_share=0.2",
+        "single class",
+    ),
+    "a report of no study": ("report {place}/narrow", "rows.jsonl"),
+    "a row of no study": ("reproduce {place}/narrow:full/1/0", "rows.jsonl"),
+    "a row without a study": ("reproduce full/1/0", "RUN:full/1/0"),
     "too short for a warm-up": ("pretrain optimizer.warmup_steps=50", "warmup_steps"),
 }
 
@@ -113,7 +130,7 @@ CASES = {
 def test_it_is_said_in_one_sentence(case: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line, named = CASES[case]
     words = line.format(place=place).split()
-    quick = QUICK if words[0] == "pretrain" else ["seeds=1"]
+    quick = {"pretrain": QUICK, "report": [], "reproduce": []}.get(words[0], ["seeds=1"])
     if words[0] == "downstream":
         quick = [*QUICK[:3], "logger=none"]
     user = [word.split("=")[0] for word in words]

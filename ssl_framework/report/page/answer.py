@@ -68,7 +68,10 @@ def verdicts(study: Study) -> Section | None:
         "gain over scratch, in points of accuracy", values, lambda v: f"{v:+.4g}".replace("-", "−") if v else "0"
     )
     chart = charts.intervals("gains", "Gain over training from scratch", "; ".join(point.tip for *_, point in rows), rows, axis)
-    caption = "Right of the line at 0, pretraining was better. A bar that crosses 0 is no evidence: it may be chance."
+    caption = (
+        "Right of the line at 0, pretraining was better than scratch. A bar that crosses 0 is no evidence: it may be chance. Nor is "
+        "one that stays clear of it where something simpler, without pretraining, does as well: the table says so."
+    )
     body: list[list[Content]] = [
         [
             parts.budget_text(verdict["budget"], verdict["labels"]),
@@ -80,7 +83,7 @@ def verdicts(study: Study) -> Section | None:
         ]
         for verdict in ordered
     ]
-    head = ("Labels", "Verdict", "Chosen method", "Gain in points (95 % interval)", "p (Holm)", "In words")
+    head = ("Labels", "Verdict", "Chosen method", "Gain in points (95 % interval)", "p of the verdict", "In words")
     words = f"Verdict at each number of labels, against {scratch(study)} with the same labels"
     return Section("verdicts", "Verdict by number of labels", [parts.figure(caption, chart), parts.table(words, head, body)])
 
@@ -127,7 +130,7 @@ def grid_table(study: Study) -> Html:
             tag("p", "★ best on the validation split among the pretrained, so it was judged on the test split.", class_="small")
         )
     if stale:
-        text = "made with other code, data or configuration than the rest; run it again before you compare."
+        text = "code, data, encoder or configuration have changed since it was measured; run it again before you compare."
         legend.append(tag("p", tag("span", "stale", class_="mark"), " ", text, class_="small"))
     if reasons:
         legend.append(tag("p", "n/a was not measured, because:", class_="small"))
@@ -182,7 +185,7 @@ def depth(study: Study) -> Section | None:
     chart = charts.lines(
         "depth",
         "What a simple classifier reads from each layer",
-        f"{len(layers)} layers; layer {kept + 1} is kept.",
+        f"{len(layers)} layers; layer {kept + 1} would be kept.",
         lines,
         x,
         charts.linear(unit, [*spans, bar]),
@@ -194,7 +197,8 @@ def depth(study: Study) -> Section | None:
     why = ", the first that reaches the dashed line" if first else "; the dashed line is what a layer has to reach"
     caption = (
         f"The last layers of a pretrained network often serve its own puzzle more than your task. "
-        f"Layer {kept + 1} of {len(layers)} was kept as the last{why} ({bar:.4g}). Bars: one standard error."
+        f"Layer {kept + 1} of {len(layers)} would be kept as the last{why} ({bar:.4g}); the rows of this study use the whole network. "
+        "Bars: one standard error."
     )
     return Section("depth", "Which layer to keep", [parts.figure(caption, chart)])
 
@@ -258,7 +262,7 @@ def _key_numbers(study: Study) -> Html | None:
         found.append((_ratio(worth["ratio"]), worth.get("sentence") or _worth(worth["labels"], worth["ratio"])))
     if "pays_after_tasks" in study:
         tasks = study.get("pays_after_tasks")
-        found.append(("never" if tasks is None else parts.count(tasks, "task"), _pays_after(study)))
+        found.append(("not shown" if tasks is None else parts.count(tasks, "task"), _pays_after(study)))
     for one in study.get("speed", [])[:1]:
         if one["steps_ratio"] is not None:
             said = one.get("sentence") or f"as many steps from scratch to the same accuracy, at {one['budget']} labels/class"
@@ -289,5 +293,5 @@ def _pays_after(study: Study) -> str:
     tasks, seconds = study.get("pays_after_tasks"), study.get("pretrain_seconds")
     cost = "" if seconds is None else f" ({parts.duration(seconds)})"
     if tasks is None:
-        return f"The time spent on pretraining{cost} is never won back: later training is not faster."
-    return f"The time spent on pretraining{cost} is won back after {parts.count(tasks, 'task')} that reuse it."
+        return f"It is not shown that the time spent on pretraining{cost} is ever won back by faster training."
+    return f"The time spent on pretraining{cost} is won back after {parts.count(tasks, 'task')} that reuse it, wherever transfer pays."

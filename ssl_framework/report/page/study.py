@@ -16,7 +16,7 @@ class Verdict(TypedDict):
         verdict: "pays", "no evidence", "hurts", or "not judged" with fewer seeds than that takes.
         method: what was chosen on the validation split, and judged on the test split.
         gain: over scratch with the same labels, in [-1, 1]: mean, low and high end of the 95 % interval.
-        p_holm: p-value after Holm's correction over the budgets.
+        p_holm: p-value of the verdict, after Holm's correction over all that was asked.
         sentence: the same in lay English.
     """
 
@@ -75,7 +75,7 @@ class Row(TypedDict):
         seconds: of training phase 2.
         steps: of training phase 2.
         rate: learning rate.
-        stale: made with other code, data or configuration than the rest.
+        stale: made with other code, data, encoder or configuration than there are now.
         na: why it was not measured.
         recipe: what it was made with.
         command: that makes it again.

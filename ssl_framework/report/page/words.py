@@ -20,8 +20,9 @@ GLOSSARY = (
     ),
     ("95 % interval", "Where the true mean probably lies. A method that computes such intervals is right 95 times in 100."),
     (
-        "p (Holm)",
-        "How often chance alone would give such a gain; made stricter because several gains are tested. Below 0.05 it counts.",
+        "p of the verdict",
+        "How often chance alone would look like this, where pretraining has to beat scratch and everything simpler that was "
+        "measured; made stricter (Holm) because several gains are tested. Below 0.05 it counts.",
     ),
     ("No evidence", "The gain may be chance. It does not say that there is none: more seeds or more labels could show it."),
     ("Validation, test", "Choices are made on validation images; the verdict is made on test images that no choice has seen."),

@@ -99,15 +99,13 @@ def _labels(labels: int | None, method: str, budget: Budget) -> int:
 
 
 def _sentence(method: str, reference: str, budget: Budget, factor: Middle) -> str:
-    if factor.median.low == 0 and factor.median.high == 1:  # the smallest budget
-        return f"To be as accurate as {method} with {budget_in_words(budget)}, {reference} needs no more labels."
-    if math.isinf(factor.median.high) and factor.median.low == 1:  # the largest
-        return (
-            f"With {budget_in_words(budget)}, no number of labels that was measured made {reference} as accurate as {method}."
-        )
-    said = (
-        f"To be as accurate as {method} with {budget_in_words(budget)}, {reference} needs {factor.median} times as many labels"
+    to_be = f"To be as accurate as {method} with {budget_in_words(budget)}, {reference}"
+    known = factor.low is not None and factor.high is not None
+    ends = (
+        f"{factor.low} to {factor.high}; {factor.seeds} seeds, {100 * factor.coverage:.1f} % coverage" if known else "one seed"
     )
-    if factor.low is None or factor.high is None:
-        return f"{said} (one seed)."
-    return f"{said} ({factor.low} to {factor.high}; {factor.seeds} seeds, {100 * factor.coverage:.1f} % coverage)."
+    if factor.median.low == 0 and factor.median.high == 1:  # the smallest budget
+        return f"{to_be} needs no more labels ({ends})."
+    if math.isinf(factor.median.high) and factor.median.low == 1:  # the largest
+        return f"{to_be} needs more labels than were measured ({ends})."
+    return f"{to_be} needs {factor.median} times as many labels ({ends})."

@@ -30,7 +30,8 @@ class Verdict(NamedTuple):
         test: the comparison with the reference; None where there was nothing to compare.
         p_adjusted: its two-sided p-value, corrected for the family; None where nothing was judged.
         reason: in one sentence.
-        rival: a floor that the method is not shown to beat, though it beats the reference; None where there is no such.
+        rival: a floor that the method is not shown to beat, though it beats the reference, both corrected for the family; None
+            where there is no such.
     """
 
     budget: Budget
@@ -86,7 +87,9 @@ def verdicts(
     tests = comparisons(study, candidates, reference, confidence)
     low = lowest(study, tests, floors, confidence)
     corrected = adjusted(study, tests, fewest, low)
-    return [_verdict(study, budget, candidates, reference, tests, corrected, low, confidence) for budget in study.budgets]
+    alone = adjusted(study, tests, fewest) if low else corrected
+    rivals = {key: low[key] for key, p in corrected.items() if key in low and alone[key] <= 1 - confidence < p}
+    return [_verdict(study, budget, candidates, reference, tests, corrected, rivals, confidence) for budget in study.budgets]
 
 
 Comparisons = dict[tuple[str, Budget], Comparison]
@@ -241,7 +244,7 @@ def _verdict(
     reference: str,
     tests: Comparisons,
     corrected: Adjusted,
-    floors: Lows,
+    rivals: Lows,
     confidence: float,
 ) -> Verdict:
     method = chosen(study, budget, candidates)
@@ -256,16 +259,11 @@ def _verdict(
         same = "the seeds' differences are all the same, and without 'correct' nothing tells how far they may be off"
         return Verdict(budget, "not judged", method, seeds, test, None, same)
     word: Word = "no evidence" if p > 1 - confidence else "pays" if test.mean > 0 else "hurts"
-    reason, low = _reason(test, method, reference, p), floors.get((method, budget))
-    one_sided = (1 - confidence) / 2
-    if low is None or _one_sided(test, 1) > one_sided or _one_sided(low.test, 1) <= one_sided:
-        return Verdict(budget, word, method, seeds, test, p, reason)
-    but = f"{reason}; but {_points(low.test)} over {low.floor}, which needs no pretraining"
-    return Verdict(budget, word, method, seeds, test, p, but, low.floor)
-
-
-def _reason(test: Comparison, method: str, reference: str, p: float) -> str:
-    return f"{method} gains {_points(test)} over {reference}, corrected p = {p:.2g}"
+    gains, rival = f"{method} gains {_points(test)} over {reference}", rivals.get((method, budget))
+    if rival is None:
+        return Verdict(budget, word, method, seeds, test, p, f"{gains}, corrected p = {p:.2g}")
+    but = f"{gains}, but {_points(rival.test)} over {rival.floor}, which needs no pretraining: corrected p = {p:.2g}"
+    return Verdict(budget, word, method, seeds, test, p, but, rival.floor)
 
 
 def _points(test: Comparison) -> str:

@@ -114,3 +114,11 @@ def test_help_and_mistakes_need_no_torch() -> None:
 
 def test_overview_fits_a_terminal() -> None:
     assert max(map(len, usage.overview().splitlines())) < 110
+
+
+def test_bare_words_of_report_and_reproduce_are_their_keys() -> None:
+    assert explain.keyed("report", ["runs/a b", "seed=1", "it's"]) == ["seed=1", "runs=['runs/a b','it\\'s']"]
+    assert explain.keyed("reproduce", ["runs/a:full/10/0"]) == ["row='runs/a:full/10/0'"]
+    assert explain.keyed("pretrain", ["epochs"]) == ["epochs"]  # whose mistake is named elsewhere
+    with pytest.raises(ValueError, match="reproduce takes one row at a time"):
+        explain.keyed("reproduce", ["a:b/1/0", "a:b/1/1"])

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from ssl_framework.commands import VERBS, compose
+from ssl_framework.commands.explain import keyed
 from ssl_framework.pretext import PretextModule
 from support import accepts, some_views
 
@@ -85,7 +86,7 @@ def test_commands_compose(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         if "--multirun" in flags:
             compose.checked(verb, rest)
             continue
-        settings = compose.compose(verb, rest)
+        settings = compose.compose(verb, keyed(verb, rest))
         if verb == "pretrain" and any(word.startswith("run.dir=") for word in rest):
             run = Path(settings["run"]["dir"])
             run.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,22 @@ def test_a_study_that_was_killed_goes_on_to_the_same_rows(whole, tmp_path):
     assert study(lambda: pytest.fail("nothing is missing"), plan(), path) == rows.read(path)
 
 
+@pytest.mark.parametrize("change", [{"steps": 5}, {"precision": "bf16-mixed"}, {"rates": (0.5,)}])
+def test_rows_of_another_recipe_are_not_mixed(whole, tmp_path, change):
+    rows.append(tmp_path / rows.FILE, whole[:3])
+    with pytest.raises(ValueError, match="has raw_pixels/1/0 with another config_hash"):
+        study(bench, plan(**change), tmp_path / rows.FILE)
+    other = [{**row, "recipe": {**row["recipe"], "data_fingerprint": "x"}} for row in whole[:3]]
+    rows.append(tmp_path / "other.jsonl", other)
+    with pytest.raises(ValueError, match="with another data_fingerprint"):
+        study(bench, plan(), tmp_path / "other.jsonl")
+
+
+def test_a_study_may_grow(whole, tmp_path):
+    rows.append(tmp_path / rows.FILE, [row for row in whole if row["budget"] == 1 and row["method"] != "lora"])
+    assert told(study(bench, plan(), tmp_path / rows.FILE)) == told(whole)
+
+
 def test_processes_and_machines_find_the_same_rows(whole, tmp_path):
     assert told(study(bench, plan(), tmp_path / "a.jsonl", jobs=2)) == told(whole)
     parts = [tmp_path / f"{part}.jsonl" for part in range(3)]

@@ -234,6 +234,15 @@ def test_center_normalises_images_of_the_right_size():
     torch.testing.assert_close(maker.center(images), expected, atol=2e-6, rtol=0)
 
 
+def test_center_has_a_gradient_to_pixels():
+    images, maker = photo(2, 40, 60), views.one_crop((20, 24), MEAN, STD)
+    pixels = (images.float() / 255).requires_grad_()
+    made = maker.center_pixels(pixels)
+    torch.testing.assert_close(made, maker.center(images), atol=0, rtol=0)
+    (gradient,) = torch.autograd.grad(made.sum(), pixels)
+    assert gradient.abs().sum() > 0
+
+
 @pytest.mark.parametrize(
     ("source", "size"), [((40, 60), (20, 20)), ((61, 40), (20, 24)), ((10, 13), (28, 28)), ((28, 28), (14, 28))]
 )

@@ -97,7 +97,7 @@ def test_the_control_fails_with_a_percentile_bootstrap_of_five_seeds(monkeypatch
 def test_the_control_fails_if_the_choice_costs_nothing(monkeypatch):
     """The method that looks best is no random one: a correction for budgets alone is too little."""
 
-    def budgets_only(rows, tests, fewest, _):
+    def budgets_only(rows, tests, fewest, _=None):
         family = {(chosen(rows, budget), budget) for _, budget in tests}
         return adjusted(rows, {key: test for key, test in tests.items() if key in family}, fewest)
 

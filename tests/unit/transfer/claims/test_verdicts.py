@@ -137,12 +137,24 @@ def test_what_needs_no_pretraining_has_to_be_beaten_too():
     (found,) = verdicts(floored(0.2, 0.2))
     assert (found.word, found.rival) == ("no evidence", "raw_pixels")
     assert "gains +20.0 points" in found.reason
-    assert found.reason.endswith("but +0.0 points (-2.0 to +2.0) over raw_pixels, which needs no pretraining")
+    assert ", but +0.0 points (-2.0 to +2.0) over raw_pixels, which needs no pretraining: corrected p = " in found.reason
     assert words(floored(0.2, 0.2), floors=()) == ["pays"]
     assert words(floored(0.2, 0.2, "another")) == ["pays"]  # is no floor
     assert words(floored(0.2, 0.4)) == ["no evidence"]  # to be worse than a floor is not to be worse than scratch
     assert verdicts(floored(0.0, 0.4))[0].rival is None  # scratch is not beaten, which says it all
     assert words(floored(-0.2, -0.3)) == ["hurts"]
+
+
+def test_a_rival_is_named_by_what_holds_for_the_whole_family():
+    """0.011 over scratch is enough alone and not beside other budgets: then no sentence says that scratch is beaten."""
+    alone, among = floored(0.011, 0.011), floored(0.011, 0.011) + study({10: 0.0, 50: 0.0})
+    assert verdicts(alone)[0].rival == "raw_pixels"
+    assert verdicts(among)[0].rival is None
+    # a floor that is beaten alone, at p = 0.04, and not among others, is named
+    barely = floored(0.2, 0.2 - 0.0215)
+    assert (verdicts(barely)[0].word, verdicts(barely)[0].rival) == ("pays", None)
+    (first, *_) = verdicts(barely + study({10: 0.0, 50: 0.0}))
+    assert (first.word, first.rival) == ("no evidence", "raw_pixels")
 
 
 def test_the_floor_that_is_hardest_to_beat_decides():
