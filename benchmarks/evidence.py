@@ -144,7 +144,7 @@ def _table(found: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["| labels a class | verdict | method | gain (points) | as many labels from scratch |", "|---:|---|---|---:|---:|"]
     for one in told["verdicts"]:
         low, high = (f"{100 * one[key]:+.1f}" for key in ("low", "high"))
-        rival = "" if one["rival"] is None else f" ({one['rival']} is as good)"
+        rival = "" if one["rival"] is None else f" ({one['rival']} is not beaten)"
         lines.append(
             f"| {one['budget']} | {one['verdict']}{rival} | {one['method']} | {100 * one['gain']:+.1f} ({low} to {high}) | "
             f"{worth.get(one['budget'], '')} times |"

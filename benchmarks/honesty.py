@@ -5,7 +5,7 @@
     python benchmarks/honesty.py good       # one pretrained on the digits themselves
     python benchmarks/honesty.py --report   # docs/explanation/honesty.md
 
-On handwritten digits, so it needs no files. Rows are appended to ``benchmarks/honesty/``: a run that was stopped goes on.
+On handwritten digits, so it needs no files. Rows are in ``benchmarks/honesty/``; null studies that were stopped go on.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _arm(study: int, method: str, budget: int) -> list[Row]:
 
 
 def _seeds(study: int) -> range:
-    return range(SEEDS * study, SEEDS * (study + 1))
+    return range((SEEDS + 1) * study, (SEEDS + 1) * (study + 1))
 
 
 @cache
@@ -123,7 +123,8 @@ def shuffled() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def studied(name: str, path: Path) -> None:
-    """The rows of a study of an encoder."""
+    """The rows of a study of an encoder, in the place of those that were there."""
+    path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         home = encoder(name, Path(folder))
         words = [f"encoder_file={home}", *GRID]
@@ -143,8 +144,8 @@ def real(found: Sequence[Row]) -> Iterator[list[claims.Verdict]]:
 
 
 def pool(found: Sequence[Row]) -> dict[int | str, list[Row]]:
-    """The cells of null studies, by budget: each was trained from other random weights."""
-    return {budget: [row for row in found if row["budget"] == budget] for budget in BUDGETS}
+    """The judged cells of null studies, by budget: each was trained from other random weights."""
+    return {budget: [row for row in found if row["budget"] == budget and not row.get("pilot")] for budget in BUDGETS}
 
 
 def summary(found: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def page() -> str:
     found = read()
     told = summary(found)
     one, many = told["real"], told["resampled"]
-    cells = {row["budget"]: [r["accuracy"] for r in found["null"] if r["budget"] == row["budget"]] for row in found["null"]}
+    cells = {budget: [row["accuracy"] for row in group] for budget, group in pool(found["null"]).items()}
     spread = ", ".join(f"{100 * np.mean(a):.1f} ± {100 * np.std(a):.1f} % at {b}" for b, a in cells.items())
     false = _share(one["false_pays"], one["studies"], one["interval"])
     more = _share(many["false_pays"], many["studies"], (many["low"], many["high"]))

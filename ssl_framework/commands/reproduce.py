@@ -36,6 +36,8 @@ def run(settings: Settings) -> dict[str, Any]:
     before = known[name]
     if "na" in before:
         raise ValueError(f"{name} was not measured: {before['na']}")
+    if before.get("pilot"):
+        raise ValueError(f"{name} chose on validation and was not judged: give a row of another seed.")
     row = measured_again(transfer.bench(saved), transfer.plan_of(saved), before)
     group = before["method"], before["budget"], before.get("label_noise", 0.0)
     alike = [one["accuracy"] for one in found if (one["method"], one["budget"], one.get("label_noise", 0.0)) == group]

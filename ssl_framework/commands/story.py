@@ -33,7 +33,8 @@ _SAMPLES = 5  # that are shown with their views
 _LIMITS = (
     "One data set and one pretrained encoder: the luck of this pretraining run is not part of the intervals.",
     "Scratch and every trained method had the same steps, the same learning rates to choose from, and no augmentation.",
-    "Rates and penalties were chosen on labelled validation images, more of them than the smallest budgets have to learn from.",
+    "Rates, penalties and the method of each number of labels were chosen on labelled validation images, more of them than the "
+    "smallest budgets have to learn from, by one draw of labels that is not judged.",
 )
 
 
@@ -52,7 +53,7 @@ def told(
     """
     claimed = claims.summary(found, pretrain_seconds=pretraining["seconds"])
     labels = {row["budget"]: row["labels"] for row in found if "accuracy" in row}
-    clean = [row for row in found if not row.get("label_noise")]
+    clean = [row for row in found if not row.get("label_noise") and not row.get("pilot")]
     study: Plain = {
         "title": f"Does transfer pay? {Path(settings['encoder_file']).name} on {settings['run']['choices']['data']}",
         "sentence": claimed["headline"],
@@ -65,7 +66,7 @@ def told(
         "training": _training(pretraining["folder"]),
         "environment": _environment(home),
         "commands": _commands(pretraining["folder"], home, settings),
-        "limits": list(_LIMITS),
+        "limits": [*_LIMITS, *_seen_before(settings, pretraining["folder"])],
         **_pictures(bench),
         "attention": _attention(bench),
         "views": _views(bench, pretraining["folder"]),
@@ -82,6 +83,18 @@ def _verdict(one: Plain, labels: Mapping[Any, int]) -> Plain:
     gain = (one["gain"], one["low"], one["high"])
     kept = {key: one[key] for key in ("budget", "verdict", "method", "sentence")}
     return {**kept, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
+
+
+def _seen_before(settings: Mapping[str, Any], folder: Path | None) -> list[str]:
+    """A limit, where the pretraining split the same data in another way."""
+    if folder is None or not (folder / "config.yaml").is_file():
+        return []
+    before, now = compose.saved_settings(folder, "report")["data"], settings["data"]
+    same = all(before.get(key) == now.get(key) for key in ("_target_", "name", "path"))
+    split = any(before.get(key) != now.get(key) for key in ("split_seed", "test_share"))
+    return ["Pretraining split these data in another way: it may have seen images of test, without their labels."] * (
+        same and split
+    )
 
 
 def _paid_after(timed: Sequence[Plain], verdicts: Sequence[Plain]) -> int | None:

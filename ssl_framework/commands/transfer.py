@@ -50,7 +50,7 @@ def run(settings: Settings) -> dict[str, Any]:
         settings = {**settings, "budgets": _usual(made)}
     plan, jobs = plan_of(settings), _jobs(settings)
     for budget in plan.budgets:
-        labels(made, Cell("full", budget, plan.seeds[0]))
+        labels(made, Cell("full", budget, plan.pilot))
     if not 0 <= settings["part"] < settings["parts"]:
         raise ValueError(f"part={settings['part']} of parts={settings['parts']}: parts are numbered from 0.")
     home = Path(settings["run"]["dir"]) if resume is not None else folder.begin(settings)
@@ -59,8 +59,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
         def show(row: Row, there: int, total: int) -> None:
             bar.total, bar.n = total, there
-            reached = f"{100 * row['accuracy']:.1f} %" if "accuracy" in row else "n/a"
-            bar.set_postfix_str(f"{rows.name(row)}: {reached}")
+            reached = row.get("accuracy", row.get("val_accuracy"))
+            bar.set_postfix_str(f"{rows.name(row)}: {'n/a' if reached is None else f'{100 * reached:.1f} %'}")
 
         try:
             found = study(
@@ -125,7 +125,7 @@ def plan_of(settings: Settings) -> Plan:
     plan = Plan(
         methods=_listed(settings["methods"]),
         budgets=[_budget(one) for one in _listed(settings["budgets"])],
-        seeds=range(settings["seed"], settings["seed"] + settings["seeds"]),
+        seeds=range(settings["seed"], settings["seed"] + settings["seeds"] + 1),
         steps=settings["steps"],
         epochs=settings["epochs"],
         batch_size=settings["batch_size"],

@@ -123,7 +123,7 @@ def chooser(bench: Bench, plan: Plan) -> Labelled:
 
 
 def trained(bench: Bench, plan: Plan, cell: Cell, rate: float | None) -> tuple[Row, DownstreamModule]:
-    """Train a cell, choose its rate on validation if it is not known, and have test judge it.
+    """Train a cell, choose its rate on validation if it is not known, and have test judge it, unless it is the pilot's.
 
     Returns:
         The row, and the model that it speaks of.
@@ -141,10 +141,11 @@ def trained(bench: Bench, plan: Plan, cell: Cell, rate: float | None) -> tuple[R
         fitted = best if steps <= plan.steps else fit(best.rate, steps)
     else:
         tried, fitted = None, fit(rate, steps)
-    outputs = fitted.module.outputs(bench.judge.images)
+    row = head(bench, plan, cell, len(train))
+    if cell.seed != plan.pilot:
+        row |= bench.judge.score(cell, fitted.module.outputs(bench.judge.images).argmax(dim=1))
     return {
-        **head(bench, plan, cell, len(train)),
-        **bench.judge.score(cell, outputs.argmax(dim=1)),
+        **row,
         "val_accuracy": fitted.curve[-1][2],
         "seconds": round(fitted.seconds, 3),
         "steps": steps,
@@ -177,6 +178,7 @@ def head(bench: Bench, plan: Plan, cell: Cell, labels: int) -> Row:
         "labels": labels,
         "seed": cell.seed,
         **({"label_noise": cell.label_noise} if cell.label_noise else {}),
+        **({"pilot": True} if cell.seed == plan.pilot else {}),
         "recipe": {
             "config_hash": digest({**recipe, "label_noise": cell.label_noise, "encoder": bench.encoder_sha256}),
             "code": code_digest(),

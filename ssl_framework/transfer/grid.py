@@ -45,12 +45,8 @@ def cells_of(plan: Plan) -> list[Cell]:
     probes_first = sorted(plan.methods, key=lambda name: METHODS[name].policy is not None)
     cells = [Cell(name, budget, seed) for seed in seeds for name in probes_first for budget in plan.budgets]
     noisy = [name for name in plan.noisy if name in plan.methods]
-    return cells + [
-        Cell(name, plan.largest, seed, share)
-        for seed in seeds[: plan.noisy_seeds]
-        for name in noisy
-        for share in plan.label_noise
-    ]
+    few = plan.judged[: plan.noisy_seeds]
+    return cells + [Cell(name, plan.largest, seed, share) for seed in few for name in noisy for share in plan.label_noise]
 
 
 def parted(cells: Sequence[Cell], part: int, parts: int) -> list[Cell]:
@@ -122,7 +118,7 @@ Choice = tuple[str, Any]
 
 def _chosen(rows: Sequence[Row], plan: Plan) -> dict[Choice, float | None]:
     """What the first seed chose for each method and budget: a rate or a penalty; None where there is nothing to choose."""
-    first = [row for row in rows if row["seed"] == plan.seeds[0] and not row.get("label_noise")]
+    first = [row for row in rows if row["seed"] == plan.pilot]
     return {(row["method"], row["budget"]): row.get("rate", row.get("penalty")) for row in first}
 
 
@@ -153,7 +149,7 @@ def _spread(
     """A cell waits for the first seed's choice; those of one method go out together, so that a process keeps its vectors."""
     running: set[Future[Row]] = set()
     while left or running:
-        ready = [cell for cell in left if (cell.seed == plan.seeds[0] and not cell.label_noise) or cell[:2] in chosen]
+        ready = [cell for cell in left if cell.seed == plan.pilot or cell[:2] in chosen]
         for cell in ready[: jobs + 1 - len(running)]:
             left.remove(cell)
             running.add(pool.submit(_work, cell, chosen.get(cell[:2])))
@@ -225,5 +221,5 @@ def measured_again(bench: Bench, plan: Plan, before: Row) -> Row:
 
 def _asked(cell: Cell, plan: Plan) -> bool:
     """Whether robustness is measured of a cell."""
-    first = cell.seed in list(plan.seeds)[: plan.hardened_seeds] and cell.budget == plan.largest and not cell.label_noise
+    first = cell.seed in plan.judged[: plan.hardened_seeds] and cell.budget == plan.largest and not cell.label_noise
     return first and cell.method in plan.hardened and plan.test_images > 0

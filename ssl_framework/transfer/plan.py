@@ -28,7 +28,8 @@ class Plan:
     Args:
         methods: names of `METHODS`.
         budgets: labels of each class; "all"; shares of each class, such as "10%".
-        seeds: draws of labels, heads and order; the first one chooses rates and penalties.
+        seeds: draws of labels, heads and order. The first one chooses rates, penalties and the method of each budget, on
+            validation, and never sees test; the others are judged.
         steps: optimiser steps of a trained cell, at most.
         epochs: passes over all labels, for the budget "all".
         batch_size: of a step, or all labels where they are fewer.
@@ -38,9 +39,9 @@ class Plan:
         looks: how often validation is read while a cell trains, for the curve.
         label_noise: shares of wrong labels to learn from, in extra cells of the `largest` budget.
         noisy: methods of those cells.
-        noisy_seeds: how many of the seeds they have.
+        noisy_seeds: how many of the judged seeds they have.
         hardened: methods that robustness is measured of, at the `largest` budget.
-        hardened_seeds: how many of the seeds.
+        hardened_seeds: how many of the judged seeds.
         test_images: that robustness is measured on, at most; 0: it is not.
         attacks: budgets of attacks, of pixels in [0, 1].
         weight_decay: of AdamW.
@@ -50,7 +51,7 @@ class Plan:
 
     methods: Sequence[str] = tuple(METHODS)
     budgets: Sequence[Budget] = (1, 10, 50, 250)
-    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+    seeds: Sequence[int] = (0, 1, 2, 3, 4, 5)
     steps: int = 300
     epochs: int = 2
     batch_size: int = 64
@@ -81,6 +82,8 @@ class Plan:
             twice = [one for one in given if given.count(one) > 1]
             if not given or twice:
                 raise ValueError(f"{name}={given}: give at least one, and {twice[0] if twice else 'each'} once.")
+        if len(self.seeds) < 2:
+            raise ValueError(f"seeds={list(self.seeds)}: give two at least. The first one chooses, and the others are judged.")
         for name in ("rates", "penalties"):
             odd = [one for one in getattr(self, name) if not _between(one, math.inf)]
             if odd:
@@ -113,6 +116,16 @@ class Plan:
             "accelerator",  # rows say it beside their recipe
         )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in which}
+
+    @property
+    def pilot(self) -> int:
+        """The seed that chooses."""
+        return self.seeds[0]
+
+    @property
+    def judged(self) -> list[int]:
+        """The seeds whose rows say something."""
+        return list(self.seeds[1:])
 
     @property
     def largest(self) -> Budget:

@@ -65,7 +65,7 @@ class Vectors:
 
 
 def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, Encoder, Tensor]:
-    """Fit a cell, choose its penalty on validation if it is not known, and have test judge it.
+    """Fit a cell, choose its penalty on validation if it is not known, and have test judge it, unless it is the pilot's.
 
     Returns:
         The row, the encoder, and the weights ``(D + 1, C)`` of the probe on its vectors.
@@ -87,7 +87,7 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, En
     seconds = encoded + time.perf_counter() - started
     row = {
         **head(bench, plan, cell, len(split)),
-        **bench.judge.score(cell, found.prediction),
+        **({} if cell.seed == plan.pilot else bench.judge.score(cell, found.prediction)),
         "val_accuracy": found.val_accuracy,
         "seconds": round(seconds, 3),
         "steps": 0,

@@ -58,9 +58,13 @@ def study(folder: Path, *said: str) -> dict[str, Any]:
 
 
 def told(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows without what differs from run to run."""
-    timed = ("seconds", "curve", "robustness")
-    return {rows.name(row): {key: value for key, value in row.items() if key not in timed} for row in found}
+    """Rows without what differs from run to run, and with other numbers of processes."""
+    left = ("seconds", "curve", "robustness", "recipe")
+    kept = {rows.name(row): {key: value for key, value in row.items() if key not in left} for row in found}
+    return {
+        name: {**row, "config_hash": given["recipe"]["config_hash"]}
+        for (name, row), given in zip(kept.items(), found, strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,7 @@ def test_a_study_leaves_its_rows_its_claims_and_one_page(whole: Path) -> None:
         "config.yaml", "environment.json", "report.html", "results.json", rows.FILE,
     }  # fmt: skip
     found = rows.read(whole / rows.FILE)
-    assert len(found) == 5 * 2 * 2 + 3 * 2  # scratch, frozen and full learn from wrong labels too
+    assert len(found) == 5 * 2 * 3 + 3 * 2  # scratch, frozen and full learn from wrong labels too
     assert not any("na" in row for row in found)
     page, results = (whole / "report.html").read_text(), json.loads((whole / "results.json").read_text())
     assert len(page.encode()) < MOST_BYTES
@@ -160,7 +164,7 @@ def test_what_has_changed_since_is_said(
     assert not result["same"]
     assert "what it depends on has changed since: code" in capsys.readouterr().out
     report.run(compose.compose("report", [f"runs={other}"], folder=str(tmp_path / "r")))
-    stale = [row for row in report.told(other)["rows"] if row["stale"]]
+    stale = [row for row in report.told(other, "cpu")["rows"] if row["stale"]]
     assert [(row["method"], row["budget"], row["seed"]) for row in stale] == [("frozen", 4, 1)]
     assert "stale" in (other / "report.html").read_text()
 
@@ -203,7 +207,7 @@ def test_machines_share_a_study_and_the_report_gathers_it(whole: Path, encoder: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "parts").rglob("report.html"))
-    _, found = report.study_of(tmp_path / "parts")
+    _, found = report.study_of(tmp_path / "parts", "cpu")
     assert told(found) == told(rows.read(whole / rows.FILE))
     made = report.run(compose.compose("report", [f"runs={tmp_path / 'parts'}"], folder=str(tmp_path / "r")))
     assert Path(made["pages"][0]).stat().st_size > 5000
@@ -237,8 +241,12 @@ def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
     counted = transfer._seconds(encoder)
     assert counted is not None
     assert 0 < counted < 600
-    given = transfer.pretraining({"pretrain_seconds": 12, "encoder_file": str(encoder / "encoder.yaml")})
-    assert given == {"seconds": 12.0, "folder": encoder}
+    said = {"pretrain_seconds": 12, "encoder_file": str(encoder / "encoder.yaml")}
+    assert transfer.pretraining(said, []) == {"seconds": 12.0, "folder": encoder}
+    threads = json.loads((encoder / "environment.json").read_text())["threads"]
+    cells = [{"recipe": {"threads": 2 * threads}}]  # that had twice as many, and would have needed half as long
+    halved = transfer.pretraining({**said, "pretrain_seconds": None}, cells)["seconds"]
+    assert halved == pytest.approx(counted / 2)
 
 
 @pytest.mark.slow

@@ -69,8 +69,8 @@ def verdicts(study: Study) -> Section | None:
     )
     chart = charts.intervals("gains", "Gain over training from scratch", "; ".join(point.tip for *_, point in rows), rows, axis)
     caption = (
-        "Right of the line at 0, pretraining was better than scratch. A bar that crosses 0 is no evidence: it may be chance. Nor is "
-        "one that stays clear of it where something simpler, without pretraining, does as well: the table says so."
+        "Right of the line at 0, pretraining was better than scratch. A bar that crosses 0 is no evidence: it may be chance. "
+        "Nor is one that stays clear of it where something simpler, without pretraining, does as well: the table says so."
     )
     body: list[list[Content]] = [
         [
@@ -197,8 +197,8 @@ def depth(study: Study) -> Section | None:
     why = ", the first that reaches the dashed line" if first else "; the dashed line is what a layer has to reach"
     caption = (
         f"The last layers of a pretrained network often serve its own puzzle more than your task. "
-        f"Layer {kept + 1} of {len(layers)} would be kept as the last{why} ({bar:.4g}); the rows of this study use the whole network. "
-        "Bars: one standard error."
+        f"Layer {kept + 1} of {len(layers)} would be kept as the last{why} ({bar:.4g}); this study's rows use the whole "
+        "network. Bars: one standard error."
     )
     return Section("depth", "Which layer to keep", [parts.figure(caption, chart)])
 
@@ -294,4 +294,5 @@ def _pays_after(study: Study) -> str:
     cost = "" if seconds is None else f" ({parts.duration(seconds)})"
     if tasks is None:
         return f"It is not shown that the time spent on pretraining{cost} is ever won back by faster training."
-    return f"The time spent on pretraining{cost} is won back after {parts.count(tasks, 'task')} that reuse it, wherever transfer pays."
+    after = f"after {parts.count(tasks, 'task')} that reuse it, wherever transfer pays"
+    return f"The time spent on pretraining{cost} is won back {after}."

@@ -133,7 +133,7 @@ def sampling_error(a: Sequence[Outcome], b: Sequence[Outcome]) -> float | None:
 
 
 def chosen(rows: Rows, budget: Budget, methods: Sequence[str] = TRANSFER) -> str | None:
-    """The method with the highest validation accuracy, averaged over seeds. Test is not looked at.
+    """The method with the highest validation accuracy: the pilot's, where there is one, else averaged over seeds.
 
     Args:
         rows: of a study.
@@ -144,7 +144,7 @@ def chosen(rows: Rows, budget: Budget, methods: Sequence[str] = TRANSFER) -> str
         None where no method was measured.
 
     Raises:
-        ValueError: a method has no ``val_accuracy``, and there are several.
+        ValueError: a method has no ``val_accuracy``, or no pilot where others have one, and there are several.
     """
     study = measured(rows)
     there = [method for method in methods if (method, budget) in study.cells]
@@ -152,6 +152,10 @@ def chosen(rows: Rows, budget: Budget, methods: Sequence[str] = TRANSFER) -> str
 
 
 def _validation(study: Measured, method: str, budget: Budget) -> float:
+    if study.pilot:
+        if (method, budget) not in study.pilot:
+            raise ValueError(f"{method}, budget {budget!r} has no row of the pilot, which others have: measure it.")
+        return study.pilot[method, budget]
     scores = [one.val_accuracy for one in study.cells[method, budget].values()]
     known = [score for score in scores if score is not None]
     if len(known) < len(scores):

@@ -56,14 +56,19 @@ class Outcome(NamedTuple):
     correct: Bits | None = None
 
 
+Cells = dict[tuple[str, Budget], dict[int, Outcome]]
+
+
 class Measured:
     """The cells of a study.
 
     Args:
-        rows: in any order. Rows with ``label_noise`` belong to another question and are left out.
+        rows: in any order. Rows with ``label_noise`` belong to another question and are left out. Rows with ``pilot`` are of a
+            seed that chose, and say what validation saw of it.
 
     Attributes:
-        cells: by (method, budget), then by seed.
+        cells: by (method, budget), then by seed; without the pilot's.
+        pilot: validation accuracy of the pilot's seed by (method, budget); empty where no row is of a pilot.
         absent: why a (method, budget) could not be measured.
         methods: in alphabetical order.
         budgets: by how many labels they are, where rows tell; else numbers, then shares, then "all".
@@ -73,11 +78,16 @@ class Measured:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        clean = [row for row in rows if not row.get("label_noise")]
-        for row in clean:
+        every = [row for row in rows if not row.get("label_noise")]
+        for row in every:
             _require_name(row)
+        clean = [row for row in every if not row.get("pilot")]
+        chose = [row for row in every if row.get("pilot") and row.get("na") is None]
+        pilot = {(row["method"], row["budget"]): _share(row, "val_accuracy") for row in chose}
+        if len(pilot) < len(chose):
+            raise ValueError("two seeds are called pilot: one seed chooses for all, so keep the rows of one study only.")
         samples = _test_samples(clean)
-        cells: dict[tuple[str, Budget], dict[int, Outcome]] = {}
+        cells: Cells = {}
         failed: dict[tuple[str, Budget], dict[int, str]] = {}
         for row in clean:
             key, seed = (row["method"], row["budget"]), row["seed"]
@@ -92,19 +102,19 @@ class Measured:
                 f"{key[0]}, budget {key[1]!r} has results for some seeds, and none for {sorted(failed[key])}: to leave out "
                 "what failed would be a choice by result. Measure them, or take the method out."
             )
-        self._fill(cells, {key: next(iter(reasons.values())) for key, reasons in failed.items()})
+        self._fill(cells, {key: next(iter(reasons.values())) for key, reasons in failed.items()}, pilot)
 
     @classmethod
-    def of_cells(cls, cells: dict[tuple[str, Budget], dict[int, Outcome]]) -> "Measured":
+    def of_cells(cls, cells: Cells, pilot: dict[tuple[str, Budget], float]) -> "Measured":
         """A study whose outcomes are checked already."""
         made = cls.__new__(cls)
-        made._fill(cells, {})
+        made._fill(cells, {}, pilot)
         return made
 
-    def _fill(self, cells: dict[tuple[str, Budget], dict[int, Outcome]], absent: dict[tuple[str, Budget], str]) -> None:
+    def _fill(self, cells: Cells, absent: dict[tuple[str, Budget], str], pilot: dict[tuple[str, Budget], float]) -> None:
         if not cells:
             raise ValueError("claims need rows with results, and there is none: run the study first.")
-        self.cells, self.absent = cells, absent
+        self.cells, self.absent, self.pilot = cells, absent, pilot
         self.methods = tuple(sorted({method for method, _ in cells}))
         budgets = {budget for _, budget in (*cells, *absent)}
         labels = {budget: one.labels for (_, budget), group in cells.items() for one in group.values()}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ssl_framework import keyed
 from ssl_framework.metrics import budget_order
 from ssl_framework.transfer.claims.familywise import clopper_pearson
-from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Measured, Outcome, Row
+from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Cells, Measured, Outcome, Row
 from ssl_framework.transfer.claims.verdicts import FEWEST, verdicts
 
 _STREAM = 0x2017  # names this use of the key
@@ -40,6 +40,7 @@ def null_studies(
     studies: int,
     key: int,
     methods: Sequence[str] = TRANSFER,
+    pilot: bool = True,
     confidence: float = 0.95,
     fewest: int = FEWEST,
 ) -> NullStudies:
@@ -53,10 +54,11 @@ def null_studies(
     Args:
         pool: of each budget at least 40 cells that were trained from scratch with different seeds: rows, or accuracies alone. A
             cell without ``val_accuracy`` is judged by its test accuracy, the worst that a choice can do.
-        seeds: of each method.
+        seeds: of each method, that are judged.
         studies: how many.
         key: of the draws.
         methods: names of the transfer methods.
+        pilot: one seed more chooses the method of each budget, as in a study; else the judged ones do.
         confidence: of the family of verdicts, and of the share's interval.
         fewest: as in `verdicts`.
 
@@ -66,7 +68,7 @@ def null_studies(
     if studies < 1 or seeds < 1:
         raise ValueError(f"studies={studies}, seeds={seeds}: at least one of each.")
     cells = {budget: _outcomes(budget, pool[budget]) for budget in sorted(pool, key=budget_order)}
-    need = max(_LEAST, seeds * (len(methods) + 1))
+    need = max(_LEAST, (seeds + pilot) * (len(methods) + 1))
     small = {budget: len(found) for budget, found in cells.items() if len(found) < need}
     if small or not cells:
         raise ValueError(
@@ -74,7 +76,9 @@ def null_studies(
         )
     pays = hurts = 0
     for study in range(studies):
-        words = {one.word for one in verdicts(_study(cells, methods, seeds, key, study), confidence=confidence, fewest=fewest)}
+        words = {
+            one.word for one in verdicts(_study(cells, methods, seeds, pilot, key, study), confidence=confidence, fewest=fewest)
+        }
         pays += "pays" in words
         hurts += "hurts" in words
     return NullStudies(studies, pays, hurts, pays / studies, *clopper_pearson(pays, studies, confidence))
@@ -89,11 +93,17 @@ def _outcomes(budget: Budget, cells: Sequence[float | Row]) -> list[Outcome]:
     return [one if one.val_accuracy is not None else one._replace(val_accuracy=one.accuracy) for one in found]
 
 
-def _study(cells: Mapping[Budget, list[Outcome]], methods: Sequence[str], seeds: int, key: int, study: int) -> Measured:
-    made: dict[tuple[str, Budget], dict[int, Outcome]] = {}
+def _study(
+    cells: Mapping[Budget, list[Outcome]], methods: Sequence[str], seeds: int, pilot: bool, key: int, study: int
+) -> Measured:
+    made, first, count = Cells(), dict[tuple[str, Budget], float](), seeds + pilot
     for place, (budget, found) in enumerate(cells.items()):
         drawn = keyed.permutation(len(found), key, _STREAM, study, place)
         for number, method in enumerate((SCRATCH, *methods)):
-            mine = drawn[number * seeds : (number + 1) * seeds]
-            made[method, budget] = {seed: found[cell] for seed, cell in enumerate(mine)}
-    return Measured.of_cells(made)
+            mine = [found[cell] for cell in drawn[number * count : (number + 1) * count]]
+            made[method, budget] = dict(enumerate(mine[pilot:]))
+            val = mine[0].val_accuracy
+            assert val is not None  # see `_outcomes`
+            if pilot:
+                first[method, budget] = val
+    return Measured.of_cells(made, first)

@@ -310,13 +310,13 @@ def test_the_answer_stands_first_with_three_numbers(written, whole):
     assert answers == ["10 labels ✓ pays", "40 labels ✓ pays", "100 labels ✓ pays", "1,150 labels ? no evidence"]
 
 
-def test_time_that_is_never_won_back_is_said_so(small, tmp_path):
+def test_time_that_is_not_shown_to_be_won_back_is_said_so(small, tmp_path):
     small["pays_after_tasks"] = None
     small["label_efficiency"][0]["ratio"] = {"value": 0.4, "censored": "below"}
     tiles = [tile.text() for tile in next(Tree(text_of(small, tmp_path)).root.find("ul", class_="tiles")).find("li")]
     assert tiles[1].startswith("< 0.40×")
     assert "fewer than 4 from scratch" in tiles[1]
-    assert tiles[2].startswith("never")
+    assert tiles[2].startswith("not shown")
 
 
 def test_marks_of_the_chart_lie_where_their_numbers_are(written, whole):

@@ -5,16 +5,18 @@ import torch
 
 from ssl_framework.transfer import Cell, cells_of, claims, rows, study
 from ssl_framework.transfer import grid as module
-from ssl_framework.transfer.cells import labels
+from ssl_framework.transfer.cells import labels, trained
 from ssl_framework.transfer.grid import parted
+from ssl_framework.transfer.probes import Vectors, probed
 
 from .conftest import bench, plan
 
 
 def told(found: list[dict]) -> dict:
-    """Rows without what differs from run to run."""
-    kept = [{key: value for key, value in row.items() if key not in ("seconds", "curve")} for row in found]
-    return {rows.name(row): row for row in kept}
+    """Rows without what differs from run to run, and with other numbers of processes."""
+    kept = [{key: value for key, value in row.items() if key not in ("seconds", "curve", "recipe")} for row in found]
+    bound = [{key: value for key, value in row["recipe"].items() if key != "threads"} for row in found]
+    return {rows.name(row): {**row, "recipe": recipe} for row, recipe in zip(kept, bound, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +29,16 @@ def test_every_cell_has_a_row_with_what_it_depends_on(whole, tmp_path):
         f"{method}/{budget}/{seed}" for method in plan().methods for budget in (1, 4) for seed in (0, 1)
     )
     for row in whole:
-        assert set(row["recipe"]) == {"config_hash", "code", "data_fingerprint", "torch"}
+        assert set(row["recipe"]) == {"config_hash", "code", "data_fingerprint", "torch", "device", "threads"}
         if row["method"] == "lora":
             assert "no linear layer" in row["na"]
             assert "accuracy" not in row
         else:
             assert row["labels"] == 3 * row["budget"]
-            assert 0 <= row["accuracy"] <= 1
+            assert 0 <= row["val_accuracy"] <= 1
+            assert ("accuracy" in row, "correct" in row, row.get("pilot", False)) == (bool(row["seed"]),) * 2 + (
+                not row["seed"],
+            )
     hashes = {(row["method"], row["budget"]): row["recipe"]["config_hash"] for row in whole}
     assert len(set(hashes.values())) == len(hashes)
     assert all(row["recipe"]["config_hash"] == hashes[row["method"], row["budget"]] for row in whole)
@@ -121,12 +126,20 @@ def test_parts_share_no_cell_and_lose_none():
     assert sorted(cell for part in shared for cell in part) == sorted(cells)
     assert Cell("full", 4, 0, 0.2) not in cells  # full is not among the methods
     assert Cell("scratch", 4, 1, 0.2) in cells
+    assert Cell("scratch", 4, 0, 0.2) not in cells  # the pilot's
 
 
 def test_an_error_in_a_process_reaches_the_user_and_stops_the_others(tmp_path):
     with pytest.raises(ValueError, match="fewer than the 50"):
         study(bench, plan(budgets=(1, 50)), tmp_path / rows.FILE, jobs=2)
     assert module._Here.desk is None
+
+
+def test_the_pilot_never_reads_test():
+    made, asked = bench(), plan()
+    made.judge.score = lambda *_: pytest.fail("test was read")
+    assert trained(made, asked, Cell("scratch", 4, 0), None)[0]["pilot"]
+    assert probed(Vectors(made, asked), Cell("frozen", 4, 0), None)[0]["pilot"]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +149,10 @@ def test_an_error_in_a_process_reaches_the_user_and_stops_the_others(tmp_path):
         ({"rates": ()}, "rates="),
         ({"steps": 0}, "steps=0"),
         ({"label_noise": (1.5,)}, "label_noise=1.5"),
+        ({"seeds": (0,)}, "two at least"),
+        ({"seeds": (0, 1, 1)}, "1 once"),
+        ({"rates": (0.1, -1)}, "rates=-1"),
+        ({"attacks": (2,)}, "attacks=2"),
         ({"budgets": (0,)}, "budgets=0"),
         ({"budgets": ("few",)}, "budgets=few"),
         ({"budgets": ("100%",)}, "budgets=100%"),

@@ -37,7 +37,7 @@ def test_a_trained_model_is_the_same():
 
 def test_measuring_leaves_the_model_as_it_was_and_finds_the_same_again():
     made, asked = bench(), plan(test_images=12, attacks=(0.1,))
-    _, module = trained(made, asked, Cell("full", 4, 0), 1e-2)
+    _, module = trained(made, asked, Cell("full", 4, 1), 1e-2)
     module.encoder.train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     modes = [part.training for part in module.modules()]
@@ -54,4 +54,4 @@ def test_it_is_measured_where_it_was_asked_for(tmp_path):
     asked = plan(methods=("scratch", "frozen", "last_n"), seeds=(0, 1), steps=2, test_images=6, attacks=(0.1,))
     found = study(bench, asked, tmp_path / "rows.jsonl")
     there = {(row["method"], row["budget"], row["seed"]) for row in found if "robustness" in row}
-    assert there == {("scratch", 4, 0), ("frozen", 4, 0)}
+    assert there == {("scratch", 4, 1), ("frozen", 4, 1)}

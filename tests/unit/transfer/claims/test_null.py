@@ -62,10 +62,11 @@ def exceeds(share, found):
     return clopper_pearson(found.false_pays, found.studies, 0.998)[0] > share
 
 
+@pytest.mark.parametrize("pilot", [True, False])
 @pytest.mark.parametrize("draw", [normal, heavy, skewed, collapsing, two_levels, coarse])
-def test_few_null_studies_claim_that_transfer_pays(draw):
-    """With a choice among five methods by the very numbers that are tested."""
-    found = null_studies(pool(draw), seeds=5, studies=1000, key=1)
+def test_few_null_studies_claim_that_transfer_pays(draw, pilot):
+    """With a choice among five methods by a seed that is not judged, or by the very numbers that are tested."""
+    found = null_studies(pool(draw), seeds=5, studies=1000, key=1, pilot=pilot)
     assert found.share == found.false_pays / 1000
     assert found.share <= 0.05
     assert found.low <= found.share <= found.high
@@ -89,7 +90,7 @@ def test_the_control_fails_with_a_percentile_bootstrap_of_five_seeds(monkeypatch
         )
 
     monkeypatch.setattr(gains_module, "paired_test", bootstrap)
-    found = null_studies(pool(normal), seeds=5, studies=60, key=1)
+    found = null_studies(pool(normal), seeds=5, studies=60, key=1, pilot=False)
     assert exceeds(0.05, found)
     assert found.share > 0.3
 
@@ -103,13 +104,14 @@ def test_the_control_fails_if_the_choice_costs_nothing(monkeypatch):
 
     # not by its dotted name, which is the function's
     monkeypatch.setattr(sys.modules["ssl_framework.transfer.claims.verdicts"], "adjusted", budgets_only)
-    assert exceeds(0.05, null_studies(pool(normal), seeds=5, studies=1200, key=3))
+    assert exceeds(0.05, null_studies(pool(normal), seeds=5, studies=1200, key=3, pilot=False))
+    assert null_studies(pool(normal), seeds=5, studies=1200, key=3).share <= 0.05  # the pilot's choice costs nothing
 
 
 def test_the_control_fails_with_three_seeds_that_succeed_or_fail():
     """Why fewer than five seeds are not judged."""
-    assert null_studies(pool(two_levels), seeds=3, studies=100, key=1).false_pays == 0
-    assert exceeds(0.05, null_studies(pool(two_levels), seeds=3, studies=300, key=1, fewest=3))
+    assert null_studies(pool(two_levels), seeds=3, studies=100, key=1, pilot=False).false_pays == 0
+    assert exceeds(0.05, null_studies(pool(two_levels), seeds=3, studies=300, key=1, pilot=False, fewest=3))
 
 
 def test_a_real_effect_is_found():
@@ -154,10 +156,11 @@ def test_no_cell_is_used_twice_in_a_study(monkeypatch):
     seen = []
     monkeypatch.setattr(null, "verdicts", lambda study, **_: seen.append(study) or [])
     distinct = {budget: (np.arange(48) / 48).tolist() for budget in (1, "all")}
-    null_studies(distinct, seeds=8, studies=3, key=1)
+    null_studies(distinct, seeds=7, studies=3, key=1)  # and one that chooses
     for study in seen:
         for budget in (1, "all"):
             values = [one.accuracy for (_, b), cells in study.cells.items() for one in cells.values() if b == budget]
+            values += [value for (_, b), value in study.pilot.items() if b == budget]
             assert len(values) == len(set(values)) == 48
     assert seen[0].cells["frozen", 1] != seen[1].cells["frozen", 1]
 
@@ -165,7 +168,7 @@ def test_no_cell_is_used_twice_in_a_study(monkeypatch):
 def test_a_pool_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match=r"the pool has \{1: 39\}, and 40 cells"):
         null_studies({1: [0.5] * 39}, seeds=5, studies=1, key=0)
-    with pytest.raises(ValueError, match=r"\{1: 59\}, and 60 cells"):
+    with pytest.raises(ValueError, match=r"\{1: 59\}, and 66 cells"):
         null_studies({1: [0.5] * 59}, seeds=10, studies=1, key=0)
     with pytest.raises(ValueError, match="no budget"):
         null_studies({}, seeds=5, studies=1, key=0)

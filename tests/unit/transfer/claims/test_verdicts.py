@@ -71,6 +71,37 @@ def test_the_family_grows_with_what_was_asked():
     assert words(several, method="frozen") == ["pays"]  # fixed in advance, it is one question again
 
 
+def piloted(found, **val):
+    """Rows of a pilot, in which validation saw so much of each method."""
+    budgets = dict.fromkeys(row["budget"] for row in found)
+    names = dict.fromkeys(row["method"] for row in found)
+    return found + [
+        {"method": name, "budget": budget, "seed": 99, "pilot": True, "val_accuracy": val.get(name, 0.3)}
+        for budget in budgets
+        for name in names
+    ]
+
+
+def test_a_pilot_chooses_and_is_not_judged():
+    """So that the family is what it chose, as if it had been fixed in advance."""
+    found = study({1: 0.011}) + rows("full", 1, 0.3 + SPREAD, val_accuracy=0.99)
+    (one,) = verdicts(piloted(found, frozen=0.6, full=0.5))
+    assert (one.method, one.word, one.seeds) == ("frozen", "pays", 5)
+    assert one.p_adjusted == pytest.approx(verdicts(study({1: 0.011}))[0].p_adjusted)
+    (other,) = verdicts(piloted(found, frozen=0.5, full=0.6))
+    assert (other.method, other.word) == ("full", "hurts")
+
+
+def test_a_pilot_has_seen_every_method_or_none():
+    found = study({1: 0.2}) + rows("full", 1, 0.5 + SPREAD)
+    lacking = [row for row in piloted(found) if not (row.get("pilot") and row["method"] == "full")]
+    with pytest.raises(ValueError, match="full, budget 1 has no row of the pilot"):
+        verdicts(lacking)
+    second = [{**row, "seed": 98} for row in piloted(found) if row.get("pilot")]
+    with pytest.raises(ValueError, match="two seeds are called pilot"):
+        verdicts(piloted(found) + second)
+
+
 def test_a_hurt_elsewhere_makes_nothing_easier():
     """With both directions in one procedure, the second budget's p would be multiplied by 1, not by 2."""
     assert words(study({1: 0.011, 10: -0.3})) == ["no evidence", "hurts"]
@@ -173,7 +204,7 @@ def test_floors_have_the_same_seeds():
 def test_the_headline_names_what_is_as_good_without_pretraining():
     found = verdicts(floored(0.2, 0.2) + study({10: 0.2}))
     assert headline(found) == (
-        "There is no evidence either way at 1 label a class; transfer pays at 10 labels a class. At 1 label a class, it beats "
+        "Transfer pays at 10 labels a class; there is no evidence either way at 1 label a class. At 1 label a class, it beats "
         "training from scratch, but is not shown to beat a logistic regression on raw pixels."
     )
     (alone,) = verdicts(floored(0.2, 0.2))
@@ -229,9 +260,8 @@ PAYS, NONE, HURTS, OPEN = "pays", "no evidence", "hurts", "not judged"
         ),
         (
             [(1, PAYS), (5, NONE), (10, PAYS), (50, HURTS), ("all", OPEN)],
-            "Transfer pays at 1 label a class; there is no evidence either way at 5 labels a class; transfer "
-            "pays at 10 labels a "
-            "class; transfer hurts at 50 labels a class; nothing can be said with all labels.",
+            "Transfer pays at 1 label a class; transfer pays at 10 labels a class; there is no evidence either way at 5 "
+            "labels a class; transfer hurts at 50 labels a class; nothing can be said with all labels.",
             None,
         ),
     ],
