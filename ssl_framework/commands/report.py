@@ -24,9 +24,16 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: a folder holds no study.
     """
-    runs = settings["runs"] if isinstance(settings["runs"], list) else [settings["runs"]]
-    studies = [told(Path(each), settings["accelerator"]) for each in runs]
-    pages = [report.write_page(study, Path(each) / "report.html") for each, study in zip(runs, studies, strict=True)]
+    runs = [Path(each) for each in (settings["runs"] if isinstance(settings["runs"], list) else [settings["runs"]])]
+    studies = [told(each, settings["accelerator"]) for each in runs]
+    pages = [
+        transfer.written(study, study_of(each, settings["accelerator"])[1], each)
+        for each, study in zip(runs, studies, strict=True)
+    ]
+    titles = [study["title"] for study in studies]
+    for each, study in zip(runs, studies, strict=True):
+        if titles.count(study["title"]) > 1:
+            study["title"] += f" ({each.resolve().name})"
     if len(studies) > 1:
         home = folder.begin(settings)
         pages.append(report.write_comparison(studies, home / "comparison.html"))

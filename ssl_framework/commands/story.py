@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -28,7 +29,20 @@ _SHOWN = 1000  # images of the map
 _QUERIES, _ANSWERS = 8, 6
 _POINTS = 300  # of a curve
 _LOOKED_AT, _SHOWN_SIDE = 8, 96  # images whose attention is shown, so many pixels wide
-_SAMPLES = 5  # that are shown with their views
+_SAMPLES, _VIEWS = 5, 6  # that are shown, with so many of their views
+
+NAMES = {
+    "scratch": "scratch",
+    "random_frozen": "random network, frozen",
+    "raw_pixels": "raw pixels",
+    "pca": "principal components",
+    "frozen": "frozen",
+    "last_n": "last layer fine-tuned",
+    "lp_ft": "classifier first, then fine-tuned",
+    "full": "fine-tuned",
+    "lora": "LoRA",
+}
+"""What people who know nothing of the field read for a method."""
 
 _LIMITS = (
     "One data set and one pretrained encoder: the luck of this pretraining run is not part of the intervals.",
@@ -55,14 +69,16 @@ def told(
     labels = {row["budget"]: row["labels"] for row in found if "accuracy" in row}
     clean = [row for row in found if not row.get("label_noise") and not row.get("pilot")]
     study: Plain = {
-        "title": f"Does transfer pay? {Path(settings['encoder_file']).name} on {settings['run']['choices']['data']}",
-        "sentence": claimed["headline"],
+        "title": f"Does transfer pay? {_encoder(settings)} on {settings['run']['choices']['data']}",
+        "sentence": _named(claimed["headline"]),
         "verdicts": [_verdict(one, labels) for one in claimed["verdicts"] if "gain" in one],
         "rows": [_row(row, home, bench, plan) for row in clean],
+        "more_rows": [_row(row, home, bench, plan) for row in found if row.get("label_noise")],
         "label_efficiency": [_worth(one, labels) for one in claimed["label_efficiency"] if "factor" in one],
         "speed": [_speed(one) for one in claimed["speed"] if "ratio" in one],
         "depth": _depth(bench, [row for row in clean if row["method"] == "frozen"]),
         "robustness": _robustness(found),
+        "robustness_note": _measured_on(found, bench, plan, labels),
         "training": _training(pretraining["folder"]),
         "environment": _environment(home),
         "commands": _commands(pretraining["folder"], home, settings),
@@ -79,17 +95,34 @@ def told(
     }
 
 
+def _encoder(settings: Mapping[str, Any]) -> str:
+    """The name of its folder."""
+    path = Path(settings["encoder_file"])
+    return (path if path.is_dir() else path.parent).resolve().name
+
+
+def _named(sentence: str) -> str:
+    """A sentence with methods called as people read them."""
+    return _METHOD.sub(lambda found: NAMES[found.group()], sentence)
+
+
+_METHOD = re.compile(rf"\b({'|'.join(NAMES)})\b")
+
+
 def _verdict(one: Plain, labels: Mapping[Any, int]) -> Plain:
     gain = (one["gain"], one["low"], one["high"])
-    kept = {key: one[key] for key in ("budget", "verdict", "method", "sentence")}
-    return {**kept, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
+    kept = {key: one[key] for key in ("budget", "verdict")}
+    said = {"method": NAMES[one["method"]], "sentence": _named(one["sentence"]), "rival": one["rival"]}
+    return {**kept, **said, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
 
 
 def _seen_before(settings: Mapping[str, Any], folder: Path | None) -> list[str]:
     """A limit, where the pretraining split the same data in another way."""
     if folder is None or not (folder / "config.yaml").is_file():
         return []
-    before, now = compose.saved_settings(folder, "report")["data"], settings["data"]
+    before, now = compose.saved_settings(folder, "report").get("data"), settings["data"]
+    if before is None:  # converted, not pretrained here
+        return []
     same = all(before.get(key) == now.get(key) for key in ("_target_", "name", "path"))
     split = any(before.get(key) != now.get(key) for key in ("split_seed", "test_share"))
     return ["Pretraining split these data in another way: it may have seen images of test, without their labels."] * (
@@ -105,12 +138,14 @@ def _paid_after(timed: Sequence[Plain], verdicts: Sequence[Plain]) -> int | None
 
 
 def _row(row: Row, home: Path, bench: Bench, plan: Plan) -> Plain:
-    kept = ("method", "budget", "labels", "seed", "accuracy", "seconds", "steps", "rate", "na")
+    kept = ("budget", "labels", "seed", "accuracy", "seconds", "steps", "rate", "penalty", "na")
     shown = {key: row[key] for key in kept if row.get(key) is not None}
+    wrong = f", {row['label_noise']:.0%} wrong labels" if row.get("label_noise") else ""
     bound = ("config_hash", "code", "data_fingerprint")
     recipe, now = {key: row["recipe"][key] for key in bound}, head(bench, plan, cell_of(row), 0)["recipe"]
     return {
         **shown,
+        "method": f"{NAMES[row['method']]}{wrong}",
         "recipe": recipe,
         "stale": any(recipe[key] != now[key] for key in bound),
         "command": shlex.join(["ssl-framework", "reproduce", f"{home}:{rows.name(row)}"]),
@@ -124,7 +159,7 @@ def _worth(one: Plain, labels: Mapping[Any, int]) -> Plain:
     return {
         "labels": labels[one["budget"]],
         "ratio": {"value": value, **ends, "censored": censored},
-        "sentence": one["sentence"],
+        "sentence": _named(one["sentence"]),
     }
 
 
@@ -147,7 +182,7 @@ def _speed(one: Plain) -> Plain:
         "budget": one["budget"],
         "steps_ratio": ratio("steps_ratio"),
         "seconds_ratio": ratio("ratio"),
-        "sentence": one["sentence"],
+        "sentence": _named(one["sentence"]),
     }
 
 
@@ -186,8 +221,19 @@ def _robustness(found: Sequence[Row]) -> dict[str, Plain]:
             shares = sorted({row["label_noise"] for row in wrong})
             each = {0.0: clean, **{share: [row for row in wrong if row["label_noise"] == share] for share in shares}}
             part["label_noise"] = {str(share): _mean(group) for share, group in each.items() if group}
-        shown[name] = part
+        shown[NAMES[name]] = part
     return shown
+
+
+def _measured_on(found: Sequence[Row], bench: Bench, plan: Plan, labels: Mapping[Any, int]) -> str | None:
+    """What harder images were, and for whom."""
+    hard = [row for row in found if "robustness" in row]
+    if not hard:
+        return None
+    images, seeds = min(plan.test_images, len(bench.judge.images)), len({row["seed"] for row in hard})
+    drawn = f"{seeds} draw{'s' if seeds > 1 else ''} of labels; with wrong labels {plan.noisy_seeds}"
+    unknown = " Images of an unknown kind are handwritten digits." if bench.others is not None else ""
+    return f"After learning from {labels[hard[0]['budget']]:,} labels, on {images:,} test images ({drawn}).{unknown}"
 
 
 def _harder(mean: Mapping[str, float]) -> Plain:
@@ -206,6 +252,7 @@ def _harder(mean: Mapping[str, float]) -> Plain:
         "corruptions": {kind: [group[key] for key in sorted(group)] for kind, group in groups.items()},
         **{name: {"0": mean["accuracy"], **group} for name, group in attacks.items()},
         "ece": mean["calibration_error"],
+        "gradient_share": mean["gradient_share"],
         **({"ood_auroc": unlike["energy"]} if unlike else {}),
     }
 
@@ -246,22 +293,20 @@ def _neighbours(seen: Embeddings) -> list[Plain]:
 
 def _attention(bench: Bench) -> list[Plain]:
     """Images of test, and beside each the same, as bright as the last block looks there; none where there is no attention."""
-    if not isinstance(bench.encoder, TimmViT):
+    if not isinstance(bench.encoder, TimmViT) or not bench.encoder.shows_attention:
         return []
     test = bench.judge.images
     places = torch.linspace(0, len(test) - 1, _LOOKED_AT).round().long()
     images, names = test.images(places), [test.classes[int(label)] for label in bench.judge.targets_of(places)]
     prepare, encoder = plain(**bench.preprocessing).center, copy.deepcopy(bench.encoder).cpu().eval()
-    try:
-        with torch.no_grad():
-            looks = encoder.attention(prepare(images)).mean(dim=1, keepdim=True)  # (B, 1, rows, columns)
-    except ValueError:  # of another kind than timm's plain one
-        return []
-    size = (max(images.shape[-2], _SHOWN_SIDE), max(images.shape[-1], _SHOWN_SIDE))
+    with torch.no_grad():
+        looks = encoder.attention(prepare(images)).mean(dim=1, keepdim=True)  # (B, 1, rows, columns)
+    height, width = images.shape[2:]
+    size = [round(_SHOWN_SIDE * side / max(height, width)) for side in (height, width)]
     bright = F.interpolate(looks / looks.amax(dim=(2, 3), keepdim=True), size, mode="bilinear").clamp(0, 1)
     large = F.interpolate(images.float() / 255, size, mode="nearest")
     pairs = torch.cat([large, large * (0.15 + 0.85 * bright)], dim=3)
-    return [{"image": report.picture(pair), "caption": name} for pair, name in zip(pairs, names, strict=True)]
+    return [{"image": report.picture(pair, colours=64), "caption": name} for pair, name in zip(pairs, names, strict=True)]
 
 
 def _views(bench: Bench, folder: Path | None) -> list[Plain]:
@@ -280,9 +325,13 @@ def _views(bench: Bench, folder: Path | None) -> list[Plain]:
     crops = [*made.global_crops, *(() if made.local_crops is None else made.local_crops)]
     shown = [(crop.float() * std + mean).clamp(0, 1) for crop in crops]
     return [
-        {"original": report.picture(image), "views": [report.picture(crop[place]) for crop in shown]}
+        {"original": _small(image), "views": [_small(crop[place]) for crop in shown[:_VIEWS]]}
         for place, image in enumerate(images)
     ]
+
+
+def _small(image: torch.Tensor) -> str:
+    return report.picture(image, side=_SHOWN_SIDE, colours=64)
 
 
 class _Some:
@@ -328,4 +377,5 @@ def _environment(home: Path) -> dict[str, Any]:
     file = next(iter([*home.glob("environment.json"), *sorted(home.glob("*/environment.json"))]), home)
     known = json.loads(file.read_text()) if file.is_file() else {}
     kept = ("ssl_framework", "commit", "python", "platform", "processor", "threads")
-    return {**{key: known.get(key) for key in kept if known.get(key)}, **known.get("packages", {})}
+    devices = {"devices": ", ".join(known["devices"])} if known.get("devices") else {}
+    return {**{key: known.get(key) for key in kept if known.get(key)}, **devices, **known.get("packages", {})}

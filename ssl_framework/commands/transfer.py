@@ -76,12 +76,18 @@ def run(settings: Settings) -> dict[str, Any]:
         say(f"part {settings['part']} of {settings['parts']}: the page is made of all parts, by ssl-framework report.")
         return {"run": str(home), "rows": found}
     study_told = story.told(found, made, plan, home, settings, pretraining(settings, found))
-    results = {key: study_told[key] for key in study_told if key not in _PICTURES}
-    folder.write_results(home, {**results, "claims": claims.summary(found, pretrain_seconds=results.get("pretrain_seconds"))})
-    page = report.write_page(study_told, home / "report.html")
+    page = written(study_told, found, home)
     say("", study_told["sentence"], "", report.text([row for row in found if "accuracy" in row and not row.get("label_noise")]))
     say("", f"page: {page}")
     return {"run": str(home), "rows": found, "page": str(page)}
+
+
+def written(study_told: dict[str, Any], found: Sequence[Row], home: Path) -> Path:
+    """``report.html``, and ``results.json`` with the same, but for pictures, and with every claim."""
+    results = {key: study_told[key] for key in study_told if key not in _PICTURES}
+    claimed = claims.summary(found, pretrain_seconds=results.get("pretrain_seconds"))
+    folder.write_results(home, {**results, "claims": claimed})
+    return report.write_page(study_told, home / "report.html")
 
 
 def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:

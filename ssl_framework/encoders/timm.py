@@ -203,6 +203,11 @@ class TimmViT(TimmEncoder):
         pools = {i: pooled if i == last else m.forward_head(m.norm(one), pre_logits=True) for i, one in seen.items()}
         return Encoding(pooled, tokens, grid, found, (grid,) * len(wanted), tuple(pools[i] for i in wanted))
 
+    @property
+    def shows_attention(self) -> bool:
+        """Whether `attention` can be asked: the last block has timm's plain one."""
+        return type(self.model.blocks[-1].attn) is Attention
+
     def attention(self, x: Tensor) -> Tensor:
         """Where each head of the last block looks in ``(B, C, H, W)`` normalised floats.
 
@@ -214,11 +219,15 @@ class TimmViT(TimmEncoder):
         Raises:
             ValueError: the attention of the last block is of another kind than timm's plain one.
         """
-        last = self.model.blocks[-1].attn
-        if type(last) is not Attention:
+        last: Attention = self.model.blocks[-1].attn
+        if not self.shows_attention:
             raise ValueError(f"{type(last).__name__} does not say where it looks: only timm's plain Attention does.")
         held: list[Tensor] = []
-        hook = last.register_forward_pre_hook(lambda _module, given: held.append(given[0]))
+
+        def hold(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            held.append(given[0])
+
+        hook = last.register_forward_pre_hook(hold)
         try:
             grid = self(x).grid
         finally:

@@ -129,9 +129,8 @@ class Plan:
 
     @property
     def largest(self) -> Budget:
-        """The largest budget that is a number; where none is, the largest share, or "all"."""
-        whole = [budget for budget in self.budgets if isinstance(budget, int)]
-        return max(whole or self.budgets, key=budget_order)
+        """All labels, else the largest share, else the largest number of labels a class."""
+        return max(self.budgets, key=budget_order)
 
 
 def _between(value: object, most: float) -> bool:

@@ -101,7 +101,7 @@ def robustness(
 def budget_key(eps: float) -> str:
     """What a budget is called in the names of results: ``"2/255"`` where it is that many grey levels, else its digits."""
     levels = round(eps * 255)
-    return f"{levels}/255" if levels > 0 and abs(eps - levels / 255) < 1e-9 else f"{eps:g}"
+    return f"{levels}/255" if levels > 0 and abs(eps - levels / 255) < 1e-6 else f"{eps:g}"
 
 
 class _Tested(NamedTuple):

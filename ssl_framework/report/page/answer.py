@@ -13,8 +13,7 @@ from ssl_framework.report.table import Budget
 def headline(study: Study) -> Html:
     """Title, the sentence, the answer at each budget, and the three numbers."""
     answers = [
-        tag("li", tag("b", parts.count(verdict["labels"], "label")), " ", parts.badge(verdict["verdict"]))
-        for verdict in _by_labels(study)
+        tag("li", tag("b", parts.count(verdict["labels"], "label")), " ", parts.badge(verdict)) for verdict in _by_labels(study)
     ]
     return tag(
         "header",
@@ -75,7 +74,7 @@ def verdicts(study: Study) -> Section | None:
     body: list[list[Content]] = [
         [
             parts.budget_text(verdict["budget"], verdict["labels"]),
-            parts.badge(verdict["verdict"]),
+            parts.badge(verdict),
             verdict["method"],
             tag("td", parts.gain_text(verdict), class_="number"),
             tag("td", parts.p_text(verdict["p_holm"]), class_="number"),
@@ -157,8 +156,8 @@ def speed(study: Study) -> Section | None:
             for one in found
         ]
         caption = (
-            "How many times as long training from scratch takes to its own best accuracy as the pretrained network takes to "
-            "reach the same. Above 1× pretrained is faster; n/a: it was not reached."
+            "How many times as long training from scratch takes to the accuracy that it ends with as the pretrained network "
+            "takes to reach the same. Above 1× pretrained is faster; n/a: not reached, or nothing is trained in steps."
         )
         content.append(parts.table(caption, ("Labels", "Training steps", "Seconds", "In words"), body))
     return Section("speed", "Is it faster?", content)
@@ -218,7 +217,7 @@ def runs(rows: Sequence[Row]) -> Html:
                 "n/a" if accuracy is None or row.get("na") else f"{100 * accuracy:.2f}",
                 "" if steps is None else f"{steps:,}",
                 "" if seconds is None else f"{seconds:.1f}",
-                "" if rate is None else f"{rate:.3g}",
+                f"{rate:.3g}" if rate is not None else "" if (c := row.get("penalty")) is None else f"penalty {c:.3g}",
                 made,
                 tag("code", command) if command else None,
             ]
@@ -246,24 +245,28 @@ def _question(study: Study) -> str:
     base = scratch(study)
     return (
         "The question: a network first looks at many images without labels (pretraining), and then learns the task from a few "
-        f"labelled ones. Is it better than the same network that learns from the same labels only ({base})?"
+        f"labelled ones. Is it better than the same network that learns from the same labels only ({base}), and than simple "
+        "ways that need no pretraining?"
     )
 
 
 def _key_numbers(study: Study) -> Html | None:
     found: list[tuple[str, str]] = []
-    for verdict in _by_labels(study)[:1]:
+    decided = [verdict for verdict in _by_labels(study) if verdict["verdict"] in ("pays", "hurts")][:1]
+    for verdict in decided:
         mean, low, high = verdict["gain"]
         ends = "" if low is None or high is None else f" (95 % interval {points_between(low, high)})"
         found.append(
             (f"{parts.points(mean)} points", f"of accuracy over scratch with {parts.count(verdict['labels'], 'label')}{ends}")
         )
-    for worth in sorted(study.get("label_efficiency", []), key=lambda worth: worth["labels"])[:1]:
+    labels = [verdict["labels"] for verdict in decided]
+    for worth in (one for one in study.get("label_efficiency", []) if one["labels"] in labels):
         found.append((_ratio(worth["ratio"]), worth.get("sentence") or _worth(worth["labels"], worth["ratio"])))
     if "pays_after_tasks" in study:
         tasks = study.get("pays_after_tasks")
         found.append(("not shown" if tasks is None else parts.count(tasks, "task"), _pays_after(study)))
-    for one in study.get("speed", [])[:1]:
+    budgets = [verdict["budget"] for verdict in decided]
+    for one in (one for one in study.get("speed", []) if one["budget"] in budgets):
         if one["steps_ratio"] is not None:
             said = one.get("sentence") or f"as many steps from scratch to the same accuracy, at {one['budget']} labels/class"
             found.append((parts.factor(one["steps_ratio"]), said))

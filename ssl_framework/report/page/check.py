@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
-from ssl_framework.report.page.study import Image, Map, Study, Thumbnails
+from ssl_framework.report.page.study import Image, Map, Row, Study, Thumbnails
 
 
 def check(study: Mapping[str, Any]) -> Study:
@@ -51,7 +51,8 @@ def png_size(data: str) -> Size:
 
 
 def _check_rows(study: Study) -> None:
-    for order, row in enumerate(study["rows"]):
+    rows: list[Row] = [*study["rows"], *study.get("more_rows", [])]
+    for order, row in enumerate(rows):
         if row.get("na"):
             continue
         place = f"study['rows'][{order}] ({row['method']}, budget {row['budget']})"
@@ -80,7 +81,7 @@ def _check_depth(study: Study) -> None:
 def _check_robustness(study: Study) -> None:
     for method, measured in study.get("robustness", {}).items():
         place = f"study['robustness'][{method!r}]"
-        for key in ("clean", "ece", "ood_auroc"):
+        for key in ("clean", "ece", "ood_auroc", "gradient_share"):
             _share(measured.get(key), f"{place}[{key!r}]")
         for name, values in measured.get("corruptions", {}).items():
             if len(values) != 5:

@@ -12,8 +12,10 @@ from ssl_framework.report.page.study import Study, scratch
 def headline(studies: Sequence[Study]) -> Html:
     """How often pretraining paid, and each study's own sentence."""
     verdicts = [verdict["verdict"] for study in studies for verdict in study["verdicts"]]
-    paid = f"Pretraining paid in {verdicts.count('pays')} of {parts.count(len(verdicts), 'comparison')}"
-    hurt = f" and hurt in {verdicts.count('hurts')}" if "hurts" in verdicts else ""
+    judged, left = [one for one in verdicts if one != "not judged"], verdicts.count("not judged")
+    paid = f"Pretraining paid in {judged.count('pays')} of {parts.count(len(judged), 'comparison')}"
+    hurt = f" and hurt in {judged.count('hurts')}" if "hurts" in judged else ""
+    hurt += f"; {left} could not be judged" if left else ""
     sentences = [tag("li", tag("b", study["title"]), ": ", study["sentence"]) for study in studies]
     return tag(
         "header",
@@ -34,7 +36,7 @@ def verdicts(studies: Sequence[Study]) -> Section:
             if budget in found:
                 one = found[budget]
                 words = tag("span", parts.gain_text(one), class_="under"), tag("span", one["method"], class_="under")
-                line.append(tag("td", parts.badge(one["verdict"]), *words))
+                line.append(tag("td", parts.badge(one), *words))
             else:
                 line.append(tag("td", "–", class_="none", title="not measured"))
         body.append(line)

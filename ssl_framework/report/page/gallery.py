@@ -21,8 +21,8 @@ def embedding_map(study: Study) -> Section | None:
     chart = scatter.scatter("map", title, description, spots, found["classes"])
     hover = " Point at a mark to see its image, or press Tab and then the arrow keys." if found.get("thumbnails") else ""
     caption = (
-        "Each mark is an image, its colour and shape its class, which the network was never told in pretraining. Classes that "
-        f"form islands are easy to tell apart. Distances between far islands mean little.{hover}"
+        "Each mark is an image, its colour and shape its class. Classes that form islands are easy to tell apart, for people "
+        f"and for a simple classifier. Distances between far islands mean little.{hover}"
     )
     return Section("map", "What the network finds alike", [parts.figure(caption, tag("div", chart, class_="chart map"))])
 
@@ -57,8 +57,14 @@ def attention(study: Study) -> Section | None:
     if not found:
         return None
     show = parts.painter(study)
-    pictures = [tag("li", show(one["image"], one["caption"]), tag("span", one["caption"], class_="small")) for one in found]
-    caption = "Bright is where the network looks. It tells what it uses, not that it understands."
+    words = "{}: the image, and beside it the same, bright where the network looks"
+    pictures = [
+        tag("li", show(one["image"], words.format(one["caption"])), tag("span", one["caption"], class_="small"))
+        for one in found
+    ]
+    caption = (
+        "Left the image, right the same: bright is where the network looks. It tells what it uses, not that it understands."
+    )
     return Section("attention", "Where the network looks", [parts.figure(caption, tag("ul", *pictures, class_="pictures"))])
 
 

@@ -59,11 +59,13 @@ def sprite(images: Tensor, *, most_bytes: int = 400_000) -> Sprite:
     return Sprite(_uri(data), columns, size)
 
 
-def picture(image: Tensor) -> str:
+def picture(image: Tensor, *, side: int | None = None, colours: int | None = None) -> str:
     """One image as a PNG in a data URI.
 
     Args:
         image: ``(H, W)`` or ``(C, H, W)``; uint8, or floats in [0, 1]; grey with fewer than 3 channels, else the first three.
+        side: pixels of its longer side, at most; a larger image is made smaller. None: as it is.
+        colours: at most so many, for a smaller file. None: as they are.
 
     Raises:
         ValueError: another shape, or values outside the range.
@@ -76,7 +78,13 @@ def picture(image: Tensor) -> str:
             low, high = float(image.min()), float(image.max())
             raise ValueError(f"a picture of floats lies in [0, 1], got {low:.3g} to {high:.3g}: undo the normalisation first.")
         image = (255 * image.float()).round().to(torch.uint8)
-    return _uri(_png(_channels_last(image[None])[0], None))
+    if side is not None and max(image.shape[1:]) > side:
+        scale = side / max(image.shape[1:])
+        size = [max(1, round(scale * length)) for length in image.shape[1:]]
+        image = (
+            F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0].round().clamp(0, 255).to(torch.uint8)
+        )
+    return _uri(_png(_channels_last(image[None])[0], colours))
 
 
 def _squares(images: Tensor, size: int) -> Array:

@@ -40,6 +40,9 @@
     tip.replaceChildren(words(mark));
     if (sheet && mark.dataset.i !== undefined) tip.prepend(thumbnail(Number(mark.dataset.i)));
     tip.hidden = false;
+    place(mark);
+  };
+  const place = (mark) => {
     const at = mark.getBoundingClientRect(), own = tip.getBoundingClientRect();
     const left = Math.min(Math.max(6, at.left + at.width / 2 - own.width / 2), innerWidth - own.width - 6);
     const above = at.top - own.height - 8;
@@ -90,7 +93,9 @@
     for (const start of ["pointerenter", "focus"]) cell.addEventListener(start, () => show(cell));
     for (const end of ["pointerleave", "blur"]) cell.addEventListener(end, hide);
   }
-  addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", () => {
+    if (marked && marked === document.activeElement) place(marked); else hide(); // a browser scrolls to what has the focus
+  }, { passive: true });
 
   // Names in a legend hide and show their lines.
   for (const key of document.querySelectorAll(".key")) {

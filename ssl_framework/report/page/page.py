@@ -8,13 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ssl_framework.report import style
 from ssl_framework.report.page import answer, charts, comparison, gallery, parts, robustness, words
 from ssl_framework.report.page.check import check
 from ssl_framework.report.page.markup import Html, join, tag
 from ssl_framework.report.page.parts import Section
 from ssl_framework.report.page.study import Study
 
+# style.PALETTE where the page is light: darker where a line would not be seen, 3:1 at least (WCAG 2.2, 1.4.11).
+LIGHT = ("#2f7fc9", "#c07800", "#bd1f01", "#832db6", "#4a4f57", "#d65a00", "#1c939d", "#a96b59", "#8f8240", "#7c8d8b")
 # style.PALETTE where the page is dark: lighter where the light one would sink into the background.
 DARK = ("#5aa5ea", "#ffa90e", "#f2705a", "#b98ae0", "#c3c8d0", "#ff8a3c", "#92dadd", "#cf9a8b", "#cbbf86", "#9fb0ae")
 
@@ -121,10 +122,10 @@ def _section(section: Section) -> Html:
 
 
 def _palette() -> str:
-    """The colours of lines, from the palette of all pictures."""
-    pairs = zip(style.PALETTE, DARK, strict=True)
+    """The colours of lines."""
+    pairs = zip(LIGHT, DARK, strict=True)
     colours = "".join(f"--s{n}:light-dark({light},{dark});" for n, (light, dark) in enumerate(pairs))
-    classes = join([Html(f".s{n}{{--c:var(--s{n})}}") for n in range(len(style.PALETTE))])
+    classes = join([Html(f".s{n}{{--c:var(--s{n})}}") for n in range(len(LIGHT))])
     return f":root{{{colours}}}\n{classes}"
 
 

@@ -68,9 +68,11 @@ def p_text(p: float | None) -> str:
     return "n/a" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def badge(answer: Answer) -> Html:
+def badge(verdict: Verdict) -> Html:
     """The answer in a coloured box, with a sign and a word for those who do not see the colour."""
-    kind, text = ANSWERS[answer]
+    kind, text = ANSWERS[verdict["verdict"]]
+    if verdict.get("rival"):
+        text = "? beats scratch, not simpler ways"
     return tag("span", text, class_=f"badge {kind}")
 
 

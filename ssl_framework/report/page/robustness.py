@@ -36,7 +36,8 @@ def robustness(study: Study) -> Section | None:
         return None
     base = scratch(study)
     looks = charts.looks(list(found), base if base in found else None)
-    content: list[Content] = [_words(found, base), _summary(found)]
+    note = study.get("robustness_note")
+    content: list[Content] = [tag("p", note) if note else None, _words(found, base), _summary(found), _attacks(found)]
     corruptions = list(dict.fromkeys(name for measured in found.values() for name in measured.get("corruptions", {})))
     if corruptions:
         content += [tag("h3", "Corrupted images"), _heat(found, corruptions)]
@@ -59,6 +60,8 @@ def _words(found: dict[str, Robustness], base: str) -> Html:
         return tag("p", f"Nothing was measured for {base}, so this says how methods compare with each other only.")
     floor = {measure.name: measure for measure in _measures(found[base])}
     items: list[Content] = []
+    if not found.keys() - {base}:
+        return tag("p", f"No pretrained method was measured on harder images, {base} alone.")
     for method, measured in found.items():
         if method == base:
             continue
@@ -70,7 +73,8 @@ def _words(found: dict[str, Robustness], base: str) -> Html:
         said += f"Worse: {_listed(worse)}. " if worse else "Worse on none. "
         said += f"No difference of a point: {_listed(same)}." if same else ""
         items.append(tag("li", tag("b", method), ": ", said))
-    note = "One model a method, without repeats: differences of a point or two may be chance."
+    note = "Models of few seeds: differences of a point or two may be chance."
+    items += [tag("li", tag("b", method), ": ", text) for method, text in _doubts(found)]
     return tag("div", tag("h3", "Where pretraining does not help"), tag("ul", *items), tag("p", note, class_="small"))
 
 
@@ -80,15 +84,52 @@ def _measures(measured: Robustness) -> Iterator[_Measure]:
         yield _Measure("clean images", measured["clean"])
     for name, values in measured.get("corruptions", {}).items():
         yield _Measure(name.replace("_", " "), sum(values) / len(values))
-    for key, title, _ in _SWEEPS:
-        values = list(_steps(measured, key))
-        if values:
-            yield _Measure(title, sum(value for _, value in values) / len(values))
+    for key, title in (("fgsm", "one-step attack"), ("pgd", "many-step attack")):
+        yield from (_Measure(f"{title} of {_size(x)}", value) for x, value in _steps(measured, key) if x > 0)
+    yield from (_Measure(f"{x:.0%} wrong labels", value) for x, value in _steps(measured, "label_noise") if x > 0)
     ece, auroc = measured.get("ece"), measured.get("ood_auroc")
     if ece is not None:
         yield _Measure("knowing when it is wrong (calibration)", -ece)
     if auroc is not None:
         yield _Measure("noticing unknown images", auroc, percent=False)
+
+
+def _size(x: float) -> str:
+    """Of a change, as attacks are named: ``8/255``."""
+    return f"{255 * x:.0f}/255" if abs(255 * x - round(255 * x)) < 0.01 else f"{x:.3g}"
+
+
+def _doubts(found: dict[str, Robustness]) -> Iterator[tuple[str, str]]:
+    """Where attacks show less than they should, so that a model looks safer than it is."""
+    for method, measured in found.items():
+        share = measured.get("gradient_share")
+        if share is not None and share < 0.9:
+            yield method, f"only {share:.0%} of images had a gradient to attack by: its attacked numbers are too good."
+        weaker, many = dict(_steps(measured, "fgsm")), dict(_steps(measured, "pgd"))
+        odd = [_size(x) for x in many if x in weaker and many[x] > weaker[x] + _SAME]
+        if odd:
+            yield method, f"the many-step attack did less harm than the one-step attack at {_listed(odd)}: trust neither."
+
+
+def _attacks(found: dict[str, Robustness]) -> Html | None:
+    """Attacks by size, and wrong labels by share, in numbers."""
+    columns = [
+        (key, title.format(_size(x) if key != "label_noise" else f"{x:.0%}"), x)
+        for key, title in (("fgsm", "FGSM {}"), ("pgd", "PGD {}"), ("label_noise", "{} wrong labels"))
+        for x in sorted({x for measured in found.values() for x, _ in _steps(measured, key) if x > 0})
+    ]
+    if not columns:
+        return None
+    body: list[list[Content]] = []
+    for method, measured in found.items():
+        known = {key: dict(_steps(measured, key)) for key in ("fgsm", "pgd", "label_noise")}
+        values = [known[key].get(x) for key, _, x in columns]
+        body.append([method, *(tag("td", "–" if v is None else f"{100 * v:.1f}", class_="number") for v in values)])
+    caption = (
+        "Accuracy in per cent under attack (each pixel moved by at most so much of black to white, so as to mislead), and "
+        "after learning from labels some of which were wrong"
+    )
+    return parts.table(caption, ("Method", *(title for _, title, _ in columns)), body)
 
 
 def _difference(measure: _Measure, difference: float) -> str:

@@ -18,6 +18,7 @@ class Verdict(TypedDict):
         gain: over scratch with the same labels, in [-1, 1]: mean, low and high end of the 95 % interval.
         p_holm: p-value of the verdict, after Holm's correction over all that was asked.
         sentence: the same in lay English.
+        rival: something simple, without pretraining, that the method is not shown to beat, though it beats scratch.
     """
 
     budget: Budget
@@ -27,6 +28,7 @@ class Verdict(TypedDict):
     gain: tuple[float, float | None, float | None]
     p_holm: float | None
     sentence: str
+    rival: NotRequired[str | None]
 
 
 class Ratio(TypedDict):
@@ -75,6 +77,7 @@ class Row(TypedDict):
         seconds: of training phase 2.
         steps: of training phase 2.
         rate: learning rate.
+        penalty: of a logistic regression.
         stale: made with other code, data, encoder or configuration than there are now.
         na: why it was not measured.
         recipe: what it was made with.
@@ -89,6 +92,7 @@ class Row(TypedDict):
     seconds: NotRequired[float | None]
     steps: NotRequired[int | None]
     rate: NotRequired[float | None]
+    penalty: NotRequired[float | None]
     stale: NotRequired[bool]
     na: NotRequired[str | None]
     recipe: NotRequired[Recipe | None]
@@ -117,6 +121,7 @@ class Robustness(TypedDict, total=False):
         label_noise: by share of training labels that were wrong.
         ece: expected calibration error, in [0, 1].
         ood_auroc: area under the curve that tells known from unknown kinds of images.
+        gradient_share: of images whose gradient did not vanish; with few, attacks understate.
     """
 
     clean: float
@@ -127,6 +132,7 @@ class Robustness(TypedDict, total=False):
     label_noise: dict[float, float]
     ece: float | None
     ood_auroc: float | None
+    gradient_share: float | None
 
 
 class Thumbnails(TypedDict):
@@ -181,6 +187,8 @@ class Study(TypedDict):
     pretrain_seconds: NotRequired[float | None]
     depth: NotRequired[Depth]
     robustness: NotRequired[dict[str, Robustness]]
+    robustness_note: NotRequired[str]
+    more_rows: NotRequired[list[Row]]
     map: NotRequired[Map]
     neighbours: NotRequired[list[Neighbours]]
     attention: NotRequired[list[Picture]]

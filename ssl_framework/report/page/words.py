@@ -24,11 +24,22 @@ GLOSSARY = (
         "How often chance alone would look like this, where pretraining has to beat scratch and everything simpler that was "
         "measured; made stricter (Holm) because several gains are tested. Below 0.05 it counts.",
     ),
-    ("No evidence", "The gain may be chance. It does not say that there is none: more seeds or more labels could show it."),
+    (
+        "No evidence",
+        "The gain may be chance, or something simpler, without pretraining, does as well. It does not say that there is none: "
+        "more seeds could show it.",
+    ),
     ("Validation, test", "Choices are made on validation images; the verdict is made on test images that no choice has seen."),
     (
         "Frozen, fine-tuned",
-        "Frozen: the pretrained part stays as it is, only a small last part learns. Fine-tuned: all of it goes on learning.",
+        "Frozen: the pretrained network stays as it is, and a simple classifier learns from what it says. Fine-tuned: all of "
+        "it goes on learning. Between them: only its last layer goes on learning; the classifier learns first, then "
+        "everything; or small corrections of it are learnt (LoRA).",
+    ),
+    (
+        "Simple ways",
+        "What needs no pretraining and hardly any training: a simple classifier on raw pixels, on their principal components, "
+        "or on what a network with random weights says.",
     ),
     (
         "Embedding",
@@ -50,7 +61,7 @@ def environment(study: Study) -> Section | None:
         content.append(
             tag("dl", *(tag("div", tag("dt", key), tag("dd", str(value))) for key, value in found.items()), class_="facts")
         )
-    content.append(answer.runs(study["rows"]))
+    content.append(answer.runs([*study["rows"], *study.get("more_rows", [])]))
     return Section("again", "Do it again", content)
 
 

@@ -1,7 +1,7 @@
 """All that a study allows to say, as plain numbers and sentences, and its cells as a data frame."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssl_framework.metrics import budget_in_words
@@ -69,8 +69,10 @@ def summary(
 def frame(rows: Rows, reference: str = SCRATCH) -> "pd.DataFrame":
     """One line a cell: method, budget, labels, seed, accuracy, val_accuracy, seconds, steps, and gain over the reference.
 
+    Cells that learnt from wrong labels follow, with ``label_noise``; robustness has columns such as ``robustness/pgd/8/255``.
+
     Args:
-        rows: of a study.
+        rows: of a study. Of a `Measured` there is neither.
         reference: of the same budget and seed; where it has none, the gain is missing.
 
     Raises:
@@ -80,7 +82,9 @@ def frame(rows: Rows, reference: str = SCRATCH) -> "pd.DataFrame":
         import pandas as pd  # noqa: PLC0415  (slow to import, and nothing else needs it)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("a data frame needs pandas: pip install pandas.", name="pandas") from error
-    study = measured(rows)
+    given = [] if isinstance(rows, Measured) else list(rows)
+    study = rows if isinstance(rows, Measured) else Measured(given)
+    more = {(row["method"], row["budget"], row["seed"]): _hard(row) for row in given if not row.get("label_noise")}
     lines: list[Plain] = []
     for budget in study.budgets:
         floor = study.cells.get((reference, budget), {})
@@ -98,9 +102,16 @@ def frame(rows: Rows, reference: str = SCRATCH) -> "pd.DataFrame":
                         "seconds": None if end is None else end.seconds,
                         "steps": None if end is None else end.steps,
                         "gain": one.accuracy - floor[seed].accuracy if seed in floor else None,
+                        **more.get((method, budget, seed), {}),
                     }
                 )
+    noisy = ("method", "budget", "labels", "seed", "accuracy", "val_accuracy", "seconds", "steps", "label_noise")
+    lines += [{key: row.get(key) for key in noisy} for row in given if row.get("label_noise") and row.get("na") is None]
     return pd.DataFrame(lines)
+
+
+def _hard(row: Mapping[str, Any]) -> Plain:
+    return {f"robustness/{key}": value for key, value in row.get("robustness", {}).items()}
 
 
 def _verdict(one: Verdict) -> Plain:
