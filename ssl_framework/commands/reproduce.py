@@ -39,8 +39,9 @@ def run(settings: Settings) -> dict[str, Any]:
     if before.get("pilot"):
         raise ValueError(f"{name} chose on validation and was not judged: give a row of another seed.")
     row = measured_again(transfer.bench(saved), transfer.plan_of(saved), before)
-    group = before["method"], before["budget"], before.get("label_noise", 0.0)
-    alike = [one["accuracy"] for one in found if (one["method"], one["budget"], one.get("label_noise", 0.0)) == group]
+    group = rows.key({**before, "seed": 0})
+    judged = [one for one in found if "accuracy" in one]
+    alike = [one["accuracy"] for one in judged if rows.key({**one, "seed": 0}) == group]
     same, within = row["accuracy"] == before["accuracy"], _within(row["accuracy"], alike)
     verdict = {None: "not the same; too few seeds say how far apart is much", True: "within what seeds differ by"}
     told = "the same" if same else verdict.get(within, "further apart than seeds differ")
