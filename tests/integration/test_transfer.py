@@ -288,19 +288,3 @@ def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
     cells = [{"recipe": {"threads": 2 * threads}}]  # that had twice as many, and would have needed half as long
     halved = transfer.pretraining({**said, "pretrain_seconds": None}, cells)["seconds"]
     assert halved == pytest.approx(counted / 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "pays"), [("shuffled", False), ("good", True)])
-def test_an_encoder_that_could_learn_nothing_does_not_pay(
-    name: str, pays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pretrained on digits whose pixels were shuffled, image by image; and on the digits, so that "never" is no answer."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import honesty
-
-    home = honesty.encoder(name, tmp_path)
-    grid = [word for word in honesty.GRID if not word.startswith(("budgets", "methods"))]
-    few = [f"encoder_file={home}", *grid, "budgets=[1,10]", "methods=[scratch,random_frozen,raw_pixels,pca,frozen,full]"]
-    found = study(tmp_path / "study", *few)["rows"]
-    assert ("pays" in [one.word for one in claims.verdicts(found)]) == pays
