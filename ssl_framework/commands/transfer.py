@@ -41,19 +41,40 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: what the user asked for does not fit together; nothing was measured.
         StoppedError: Ctrl-C.
     """
-    resume = settings["resume"]
-    if resume is not None:
+    settings, made = _settled(settings)  # what does not fit together leaves no folder behind
+    plan = plan_of(settings)
+    home = Path(settings["run"]["dir"]) if settings["resume"] is not None else folder.begin(settings)
+    found = _measured(settings, plan, home)
+    say(f"rows: {home / rows.FILE}")
+    if settings["parts"] > 1:
+        say(f"part {settings['part']} of {settings['parts']}: the page is made of all parts, by ssl-framework report.")
+        return {"run": str(home), "rows": found}
+    study_told = story.told(found, made, plan, home, settings, pretraining(settings, found))
+    page = written(study_told, found, home)
+    say("", study_told["sentence"], "", report.text([row for row in found if "accuracy" in row and not row.get("label_noise")]))
+    say("", f"page: {page}")
+    return {"run": str(home), "rows": found, "page": str(page)}
+
+
+def _settled(settings: Settings) -> tuple[Settings, Bench]:
+    """Settings with what depends on the machine and the data, and what is measured with."""
+    if settings["resume"] is not None:
         settings = folder.go_on(settings)
     settings = build.on_this_machine(settings, settings["accelerator"])
-    made = bench(settings)  # what does not fit together leaves no folder behind
+    made = bench(settings)
     if settings["budgets"] is None:
         settings = {**settings, "budgets": _usual(made)}
-    plan, jobs = plan_of(settings), _jobs(settings)
+    plan = plan_of(settings)
     for budget in plan.budgets:
         labels(made, Cell("full", budget, plan.pilot))
     if not 0 <= settings["part"] < settings["parts"]:
         raise ValueError(f"part={settings['part']} of parts={settings['parts']}: parts are numbered from 0.")
-    home = Path(settings["run"]["dir"]) if resume is not None else folder.begin(settings)
+    _jobs(settings)
+    return settings, made
+
+
+def _measured(settings: Settings, plan: Plan, home: Path) -> list[Row]:
+    """All rows of the part, those that were missing measured under a progress bar."""
     file = home / rows.FILE
     with tqdm(desc="cells", unit="cell") as bar:
 
@@ -63,23 +84,13 @@ def run(settings: Settings) -> dict[str, Any]:
             bar.set_postfix_str(f"{rows.name(row)}: {'n/a' if reached is None else f'{100 * reached:.1f} %'}")
 
         try:
-            found = study(
-                partial(bench, settings), plan, file, jobs=jobs, part=settings["part"], parts=settings["parts"], on_row=show
-            )
+            share = {"jobs": _jobs(settings), "part": settings["part"], "parts": settings["parts"]}
+            return study(partial(bench, settings), plan, file, **share, on_row=show)
         except KeyboardInterrupt:
             kept = len(rows.read(file))
             raise StoppedError(
                 f"stopped by Ctrl-C; {kept} rows are kept. Go on with: ssl-framework transfer resume={home}"
             ) from None
-    say(f"rows: {file}")
-    if settings["parts"] > 1:
-        say(f"part {settings['part']} of {settings['parts']}: the page is made of all parts, by ssl-framework report.")
-        return {"run": str(home), "rows": found}
-    study_told = story.told(found, made, plan, home, settings, pretraining(settings, found))
-    page = written(study_told, found, home)
-    say("", study_told["sentence"], "", report.text([row for row in found if "accuracy" in row and not row.get("label_noise")]))
-    say("", f"page: {page}")
-    return {"run": str(home), "rows": found, "page": str(page)}
 
 
 def written(study_told: dict[str, Any], found: Sequence[Row], home: Path) -> Path:
@@ -91,19 +102,24 @@ def written(study_told: dict[str, Any], found: Sequence[Row], home: Path) -> Pat
 
 
 def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
-    """The run that made the encoder, and how many seconds it took, as far as they are known.
+    """The run that made the encoder, and how many seconds it took, as far as they are known and comparable with those of cells.
 
-    Seconds of its log are those of as many threads as it had, and become those of as many as the cells had.
+    Seconds of its log are those of as many threads as it had, and become those of as many as the cells had. Those of a GPU are
+    not those of a CPU.
     """
     given, path = settings["pretrain_seconds"], Path(settings["encoder_file"])
     home = path if path.is_dir() else path.parent
     if given is not None:
         return {"seconds": float(given), "folder": home}
     seconds, file = _seconds(home), home / "environment.json"
-    cells = {row["recipe"]["threads"] for row in found}
+    cells = {(row["recipe"]["device"], row["recipe"]["threads"]) for row in found}
     if seconds is None or not file.is_file() or len(cells) != 1:
         return {"seconds": None, "folder": home}
-    return {"seconds": seconds * json.loads(file.read_text())["threads"] / cells.pop(), "folder": home}
+    known, (device, threads) = json.loads(file.read_text()), cells.pop()
+    on_gpu = bool(known["devices"]) and compose.saved_settings(home)["trainer"]["accelerator"] != "cpu"
+    if on_gpu != (device == "gpu"):
+        return {"seconds": None, "folder": home}
+    return {"seconds": seconds if on_gpu else seconds * known["threads"] / threads, "folder": home}
 
 
 def _seconds(home: Path) -> float | None:

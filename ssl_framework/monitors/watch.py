@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -43,7 +43,6 @@ class LabelledData(Protocol):
         ...
 
 
-@runtime_checkable
 class Watched(Protocol):
     """What is trained, as far as monitors that embed need to know."""
 
@@ -112,12 +111,14 @@ def watched(module: pl.LightningModule) -> tuple[Encoder, Callable[[Tensor], Ten
     Raises:
         ValueError: there is none.
     """
-    if not isinstance(module, Watched) or module.views is None:
+    encoder: Encoder | None = getattr(module, "encoder", None)  # no isinstance: it does not see submodules since Python 3.12
+    views: ViewMaker | None = getattr(module, "views", None)
+    if encoder is None or views is None:
         raise ValueError(
             f"{type(module).__name__} has no encoder or no views, which labelled monitors embed with: "
             "give it views=, or leave OnlineKNN and OnlineProbe out"
         )
-    return module.encoder, module.views.center
+    return encoder, views.center
 
 
 def embed(trainer: pl.Trainer, module: pl.LightningModule, labelled: Labelled, positions: Tensor, batch_size: int) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 
 from browser import FOUND, Browser
 from ssl_framework import cli
-from ssl_framework.commands import compose, pretrain, report, reproduce, story, transfer
+from ssl_framework.commands import compose, pictures, pretrain, report, reproduce, story, transfer
 from ssl_framework.commands.quiet import quiet
 from ssl_framework.transfer import claims, rows
 from support import light
@@ -206,7 +207,7 @@ def test_an_encoder_that_was_converted_has_no_pretraining(encoder: Path, whole: 
     saved = yaml.safe_load((encoder / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({key: saved[key] for key in ("seed", "run")}))
     assert story._seen_before(compose.saved_settings(whole, "report"), tmp_path) == []
-    assert story._views(transfer.bench(compose.saved_settings(whole, "report")), tmp_path) == []
+    assert pictures.views(transfer.bench(compose.saved_settings(whole, "report")), tmp_path) == []
 
 
 def test_another_split_of_the_pretraining_is_a_limit(encoder: Path, whole: Path, tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_a_stopped_study_goes_on_to_the_same_rows(whole: Path, encoder: Path, tm
     if how == signal.SIGINT:
         assert "Go on with: ssl-framework transfer resume=stopped" in said
     kept = rows.read(file)
-    done = study(tmp_path / "unused", f"resume={tmp_path / 'stopped'}")
+    done = study(tmp_path / "unused", f"resume={tmp_path / 'stopped'}", "jobs=1")
     assert 3 <= len(kept) < len(done["rows"])
     assert done["rows"][: len(kept)] == kept
     assert told(done["rows"]) == some(whole)
@@ -279,12 +280,12 @@ def test_a_study_of_a_cnn_without_a_log_says_less(encoder: Path, tmp_path: Path)
 
 def test_views_are_those_of_the_pretraining(encoder: Path, whole: Path) -> None:
     saved = compose.saved_settings(whole, "report")
-    shown = story._views(transfer.bench(saved), encoder)
-    assert len(shown) == story._SAMPLES
+    shown = pictures.views(transfer.bench(saved), encoder)
+    assert len(shown) == pictures._SAMPLES
     assert {len(one["views"]) for one in shown} == {1}  # MAE looks at one crop
-    assert len({one["original"] for one in shown}) == story._SAMPLES
-    assert story._views(transfer.bench(saved), None) == []
-    assert story._views(transfer.bench(saved), whole) == []  # no pretraining
+    assert len({one["original"] for one in shown}) == pictures._SAMPLES
+    assert pictures.views(transfer.bench(saved), None) == []
+    assert pictures.views(transfer.bench(saved), whole) == []  # no pretraining
 
 
 def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
@@ -294,6 +295,22 @@ def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
     said = {"pretrain_seconds": 12, "encoder_file": str(encoder / "encoder.yaml")}
     assert transfer.pretraining(said, []) == {"seconds": 12.0, "folder": encoder}
     threads = json.loads((encoder / "environment.json").read_text())["threads"]
-    cells = [{"recipe": {"threads": 2 * threads}}]  # that had twice as many, and would have needed half as long
-    halved = transfer.pretraining({**said, "pretrain_seconds": None}, cells)["seconds"]
-    assert halved == pytest.approx(counted / 2)
+    cells = [{"recipe": {"device": "cpu", "threads": 2 * threads}}]  # twice as many, so half as long
+    read = {**said, "pretrain_seconds": None}
+    assert transfer.pretraining(read, cells)["seconds"] == pytest.approx(counted / 2)
+    cells[0]["recipe"]["device"] = "gpu"  # whose seconds are others
+    assert transfer.pretraining(read, cells)["seconds"] is None
+
+
+def test_the_seconds_of_a_gpu_count_for_cells_on_a_gpu_whatever_the_threads(encoder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "on_gpu"
+    shutil.copytree(encoder, home)
+    where, config = home / "environment.json", yaml.safe_load((home / "config.yaml").read_text())
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"devices": ["a GPU"]}))
+    config["trainer"]["accelerator"] = "auto"
+    (home / "config.yaml").write_text(yaml.safe_dump(config))
+    read = {"pretrain_seconds": None, "encoder_file": str(home)}
+    for device, known in (("gpu", True), ("cpu", False)):
+        seconds = transfer.pretraining(read, [{"recipe": {"device": device, "threads": 7}}])["seconds"]
+        assert (seconds == transfer._seconds(home)) == known
+    assert story._pretrained_on(home) == {"pretrained on": "a GPU"}

@@ -1,6 +1,12 @@
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 
-from ssl_framework.types import Batch, Views
+from ssl_framework.encoders import resnet_micro, vit_micro
+from ssl_framework.types import Batch, Encoder, TokenEncoder, ViewMaker, Views
 from ssl_framework.views.recipes import two_crops
 
 
@@ -17,3 +23,22 @@ def test_a_batch_moves_to_the_device_and_its_draw_stays():
     assert moved.target is None
     assert moved.draw is batch.draw
     assert moved.bad is index
+
+
+@pytest.mark.parametrize(
+    ("protocol", "made"),
+    [
+        (Encoder, lambda: resnet_micro(1, 8)),
+        (TokenEncoder, lambda: vit_micro(1, 8)),
+        (ViewMaker, lambda: two_crops(8, (0.5,) * 3, (0.5,) * 3)),
+    ],
+)
+def test_isinstance_holds_since_python_312_too(protocol: Any, made: Callable[[], Any]):
+    """It looks members up without ``__getattr__`` there, through which a module's submodules and parameters are found."""
+    instance = made()
+    assert isinstance(instance, protocol)
+    members = {name for base in protocol.__mro__ for name in vars(base).get("__annotations__", ())}
+    members |= {name for base in protocol.__mro__[:-2] for name in vars(base) if not name.startswith("_")}
+    assert members
+    for name in members:
+        assert inspect.getattr_static(instance, name, None) is not None, name

@@ -51,6 +51,7 @@ def test_every_key_of_the_trainer_file_is_used() -> None:
     assert keys == taken | {"compile", "channels_last", "checkpoint_every_n_steps", "keep_checkpoints"}
 
 
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_max_steps_win_over_epochs_and_validation_counts_steps(tmp_path: Path) -> None:
     words = [
         "logger=none",

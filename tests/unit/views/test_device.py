@@ -439,6 +439,7 @@ def test_inductor_compiles_it():
 
 
 @needs_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_cuda_is_never_waited_for():
     plan = plan_of(EVERYTHING, EVERYTHING, size=(24, 20), local=(EVERYTHING,), local_size=(12, 12))
     draw, cut = drawn(plan, 6, (30, 40))
