@@ -6,8 +6,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# a worker takes neighbours, which share fixtures, and at the end what the other has left
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal
+NOTEBOOKS = --nbmake --nbmake-timeout=300 notebooks
 
-.PHONY: help install demo test test-all lint types floors docs notebooks unit proofs format clean
+.PHONY: help install demo test test-all static lint types floors docs notebooks unit proofs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -25,10 +28,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## pretrain on digits and transfer with few labels, in under 3 minutes
 	$(BIN)/ssl-framework demo
 
-test: lint types floors docs unit notebooks  ## every check
+test: static  ## every check
+	$(PYTEST) -m "not slow" $(NOTEBOOKS) tests
 
-test-all: lint types floors docs notebooks  ## every check, and the slow tests
-	$(BIN)/pytest -n $(WORKERS) -m "slow or not slow"
+test-all: static  ## every check, and the slow tests
+	$(PYTEST) -m "slow or not slow" $(NOTEBOOKS) tests
+
+static: install  # what runs no code of ours, two at a time
+	@$(MAKE) --no-print-directory -j2 -Otarget lint types floors docs
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -44,13 +51,13 @@ docs: install  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: install
-	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 proofs: install  ## run what is proven of each task, and write benchmarks/proofs.json for the documentation
 	$(BIN)/python benchmarks/prove.py --workers $(WORKERS)
 
 notebooks: install
-	$(BIN)/pytest --nbmake --nbmake-timeout=300 -p no:cacheprovider notebooks
+	$(PYTEST) $(NOTEBOOKS)
 
 format: install  ## format and fix what can be fixed
 	$(BIN)/ruff format .
