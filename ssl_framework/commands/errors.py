@@ -11,7 +11,15 @@ _PATH_ERRORS = FileNotFoundError, NotADirectoryError, IsADirectoryError, Permiss
 
 
 class StoppedError(Exception):
-    """Ctrl-C. The message says what was kept and how to go on."""
+    """A signal, such as that of Ctrl-C. The message says what was kept and how to go on.
+
+    Attributes:
+        code: that the program leaves with.
+    """
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def sentence(error: BaseException) -> str | None:
