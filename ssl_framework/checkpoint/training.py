@@ -174,7 +174,8 @@ class SaveRun(Checkpoint):
                     path.replace(target)
                     sync_folder(target.parent)
                 try:
-                    store.seal(target, {"step": trainer.global_step, **_environment(trainer)})
+                    facts = {"step": trainer.global_step, "max_steps": trainer.max_steps}
+                    store.seal(target, {**facts, **_environment(trainer)})
                 except OSError as error:
                     failed = str(error)
         return trainer.strategy.broadcast(failed)
@@ -245,7 +246,7 @@ def require_finite(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         raise NonFiniteError(
             f"step {trainer.global_step} left weights that are not finite ({names or 'on another process'}); it was not saved, "
             "and the checkpoint before it is kept. Lower optimizer.lr, or take precision=bf16-mixed or 32.",
-            {"step": trainer.global_step, "positions": [], "loss": None, "gradient_norm": None, "parameters": bad},
+            {"step": trainer.global_step, "max_steps": trainer.max_steps, "positions": [], "ranks": [], "parameters": bad},
         )
 
 

@@ -199,6 +199,17 @@ class PretextModule(pl.LightningModule):
         outputs = {"loss": step.loss, "embedding": step.embedding.detach()}
         return outputs if step.projection is None else {**outputs, "projection": step.projection.detach()}
 
+    def replay(self, batch: Batch, position: int, rank: int = 0) -> Step:
+        """What `training_step` computed of a batch, outside a Trainer: same views, same dropout.
+
+        Args:
+            batch: of `DataModule.batch_at`, on the device of the module.
+            position: of the batch.
+            rank: of the process that had it.
+        """
+        keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position + 1, rank)  # a batch is counted before its step
+        return self(self._make_views(batch))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The pretext loss on samples that are not trained on, always with the same views."""
         step = self(self._make_views(batch))
