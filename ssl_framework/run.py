@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
-from ssl_framework.guards import FiniteGate, Preemption, WholeRun
+from ssl_framework.guards import FiniteGate, Preemption, Watchdog, WholeRun
 
 
 class SizedData(Protocol):
@@ -61,6 +61,8 @@ def trainer(
     data: SizedData | None = None,
     accumulate: int = 1,
     val_every: int | None = None,
+    data_timeout: float = 120,
+    step_timeout: float = 1800,
     **options: Any,
 ) -> pl.Trainer:
     """A Lightning Trainer that counts optimiser steps, never Lightning's epochs.
@@ -74,6 +76,8 @@ def trainer(
         data: the data module that will be fitted on.
         accumulate: batches in one optimiser step.
         val_every: batches between two validations; 0 for none, None for once an epoch (never without `data`).
+        data_timeout: seconds that a batch may take to come before the run ends, see `Watchdog`.
+        step_timeout: likewise a step.
         options: further arguments of `pytorch_lightning.Trainer`; what counts epochs, steps and validations is decided here.
 
     Raises:
@@ -99,6 +103,7 @@ def trainer(
         options["enable_checkpointing"] = False  # the module brings its own, see PretextModule.configure_callbacks
     if options.get("enable_progress_bar", True) and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(EpochBar(per_epoch or total))
+    callbacks.append(Watchdog(data_timeout, step_timeout))
     if val_every == 0:
         options["limit_val_batches"] = 0
     return pl.Trainer(

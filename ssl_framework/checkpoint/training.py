@@ -7,7 +7,6 @@ from typing import Any, Protocol, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -58,14 +57,14 @@ class SaveRun(Checkpoint):
         self.every_n_steps = every_n_steps
         self.keep = keep
         self.history = dict(history or {})
+        self._files = WholeFiles()
         self._done = -1  # the step that was looked at last
         self._unvalidated: Plain | None = None  # counters of the loops before the validation that is due
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse an encoder that could not be saved, now and not after the training; write and read files our way."""
         check_savable(cast(Exporting, pl_module).exported())
-        if not isinstance(trainer.strategy, ModelParallelStrategy):  # which writes a folder of shards
-            trainer.strategy.checkpoint_io = WholeFiles()
+        self._files = trainer.strategy.checkpoint_io = WholeFiles()
         for callback in _preemptions(trainer):
             callback.saver = self
 
@@ -160,24 +159,21 @@ class SaveRun(Checkpoint):
 
     def _write(self, trainer: pl.Trainer, target: Path) -> str | None:
         """Write a checkpoint and its manifest; why not, if the disk is full, the same on all processes."""
-        root, io = trainer.default_root_dir, trainer.strategy.checkpoint_io
-        failed = trainer.strategy.broadcast(store.room_for_another(root))
+        failed = trainer.strategy.broadcast(store.room_for_another(trainer.default_root_dir))
         if failed is not None:
             return failed
-        whole = isinstance(io, WholeFiles)
-        path = target if whole else target.with_suffix(".tmp")
-        trainer.save_checkpoint(path, weights_only=False)  # False: the optimiser and the loops too
+        temporary = target.with_suffix(".tmp")  # a file, or a folder of shards
+        trainer.save_checkpoint(temporary, weights_only=False)  # False: the optimiser and the loops too
         if trainer.is_global_zero:
-            failed = str(io.failure) if whole and io.failure is not None else None
-            if failed is None:
-                if not whole:
-                    path.replace(target)
-                    sync_folder(target.parent)
-                try:
-                    facts = {"step": trainer.global_step, "max_steps": trainer.max_steps}
-                    store.seal(target, {**facts, **_environment(trainer)})
-                except OSError as error:
-                    failed = str(error)
+            try:
+                if self._files.failure is not None:
+                    raise self._files.failure
+                temporary.replace(target)
+                sync_folder(target.parent)
+                facts = {"step": trainer.global_step, "max_steps": trainer.max_steps}
+                store.seal(target, {**facts, **_environment(trainer)})
+            except OSError as error:
+                failed = str(error)
         return trainer.strategy.broadcast(failed)
 
     def _write_encoder(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str | None:
