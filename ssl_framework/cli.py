@@ -1,7 +1,7 @@
 """``ssl-framework VERB key=value ...``: reads the words, runs the verb, turns its end into an exit code.
 
 Exit codes: 0 done; 1 the program failed (a traceback says where); 2 something on the command line or in the data is wrong (one
-sentence says what); 130 stopped by Ctrl-C.
+sentence says what); 75 stopped by a signal, with everything saved: come again; 130 stopped by Ctrl-C.
 
 Nothing that is imported here imports torch, so that help and error messages come at once.
 
@@ -83,7 +83,7 @@ def _reported(work: Callable[[], None], *, with_traceback: bool) -> int:
         return 130
     except errors.StoppedError as stopped:
         print(stopped, file=sys.stderr)
-        return 130
+        return stopped.code
     except Exception as error:  # the outermost frame: everything ends here, as one sentence or as a traceback
         message = errors.sentence(error)
         if message is None or with_traceback:

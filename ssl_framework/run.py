@@ -1,9 +1,6 @@
 """How a run is set up: a Trainer that counts steps, its progress bar, and what of a step is logged, compiled and laid out."""
 
 import math
-import signal
-import sys
-import threading
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -12,6 +9,8 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
+
+from ssl_framework.guards import FiniteGate, Preemption, Watchdog, WholeRun
 
 
 class SizedData(Protocol):
@@ -55,65 +54,6 @@ class EpochBar(TQDMProgressBar):
         return items
 
 
-class Interrupt(pl.Callback):
-    """The first Ctrl-C lets the step end and stops then; the second stops at once.
-
-    Python raises `KeyboardInterrupt` wherever the interpreter is, in the middle of a step or below code that catches all.
-    Where somebody else handles SIGINT, or has it ignored (``nohup``, a shell's background), nothing is changed.
-    """
-
-    def __init__(self) -> None:
-        self._asked = self._ours = self._speaks = False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen from now on."""
-        self._asked, main = False, threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._note)
-            self._ours, self._speaks = True, trainer.is_global_zero
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop, if it was asked for."""
-        self._stop()
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Stop, if it was asked for."""
-        self._stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Listen no more."""
-        self._restore()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen no more."""
-        self._restore()
-
-    def _note(self, number: int, frame: object) -> None:
-        self._asked = True
-        self._restore()
-        if self._speaks:
-            sys.stderr.write("stopping after this step; Ctrl-C again stops at once\n")
-
-    def _stop(self) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-
-    def _restore(self) -> None:
-        if self._ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._ours = False
-
-
 def trainer(
     epochs: float | None = None,
     steps: int | None = None,
@@ -121,6 +61,8 @@ def trainer(
     data: SizedData | None = None,
     accumulate: int = 1,
     val_every: int | None = None,
+    data_timeout: float = 120,
+    step_timeout: float = 1800,
     **options: Any,
 ) -> pl.Trainer:
     """A Lightning Trainer that counts optimiser steps, never Lightning's epochs.
@@ -134,6 +76,8 @@ def trainer(
         data: the data module that will be fitted on.
         accumulate: batches in one optimiser step.
         val_every: batches between two validations; 0 for none, None for once an epoch (never without `data`).
+        data_timeout: seconds that a batch may take to come before the run ends, see `Watchdog`.
+        step_timeout: likewise a step.
         options: further arguments of `pytorch_lightning.Trainer`; what counts epochs, steps and validations is decided here.
 
     Raises:
@@ -154,11 +98,12 @@ def trainer(
     options.setdefault("num_sanity_val_steps", 0)
     options.setdefault("enable_model_summary", False)
     options.setdefault("log_every_n_steps", 10)
-    callbacks: list[pl.Callback] = [Interrupt(), *(options.pop("callbacks", None) or [])]
+    callbacks: list[pl.Callback] = [Preemption(), FiniteGate(), WholeRun(), *(options.pop("callbacks", None) or [])]
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         options["enable_checkpointing"] = False  # the module brings its own, see PretextModule.configure_callbacks
     if options.get("enable_progress_bar", True) and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(EpochBar(per_epoch or total))
+    callbacks.append(Watchdog(data_timeout, step_timeout))
     if val_every == 0:
         options["limit_val_batches"] = 0
     return pl.Trainer(

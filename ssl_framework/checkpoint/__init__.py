@@ -2,9 +2,11 @@
 
 from ssl_framework.checkpoint.encoder_file import Loaded, load_encoder, save_encoder
 from ssl_framework.checkpoint.head_file import LoadedModel, load_model, save_head
-from ssl_framework.checkpoint.training import SaveRun, checkpoints, last_checkpoint
+from ssl_framework.checkpoint.store import DamagedError, checkpoints, last_checkpoint
+from ssl_framework.checkpoint.training import SaveRun
 
 __all__ = [
+    "DamagedError",
     "Loaded",
     "LoadedModel",
     "SaveRun",

@@ -5,8 +5,6 @@ code.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +15,8 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from ssl_framework.checkpoint.files import replace_text, replacing
 
 _MAX_DESCRIPTION = 1_000_000  # bytes
 
@@ -56,8 +56,9 @@ def write_pair(folder: Path, name: str, content: Mapping[str, Any], tensors: Map
     if len(text.encode()) > _MAX_DESCRIPTION:
         raise ValueError(f"history makes a description of {len(text.encode())} bytes, over {_MAX_DESCRIPTION}: keep it short.")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"{name}.safetensors", safetensors.torch.save(kept, metadata={"description": text}))
-    _write(folder / f"{name}.yaml", text.encode())
+    with replacing(folder / f"{name}.safetensors") as file:
+        file.write(safetensors.torch.save(kept, metadata={"description": text}))
+    replace_text(folder / f"{name}.yaml", text)
     return folder / f"{name}.yaml"
 
 
@@ -159,24 +160,6 @@ def _plain_key(key: Any, where: str) -> str:
     if type(key) is not str:
         raise ValueError(f"{where} has the key {key!r}: keys are strings.")
     return key
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write beside the target, sync, rename, sync the folder: a kill leaves the old file or the new one."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp", delete=False) as handle:
-        temporary = Path(handle.name)
-        try:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -1,18 +1,28 @@
 """A run is saved whole or not at all, and its encoder with it."""
 
-import os
-import re
+import copy
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from ssl_framework.checkpoint import store
 from ssl_framework.checkpoint.encoder_file import check_savable, save_encoder
+from ssl_framework.checkpoint.files import remove_leftovers, replace_text, sync_folder
+from ssl_framework.checkpoint.io import WholeFiles
+from ssl_framework.guards import NonFiniteError, Preemption
+from ssl_framework.guards.finite import written
 from ssl_framework.types import ViewMaker
+
+Plain = dict[str, Any]
+
+FAILURE = "failure"
+"""Folder of a run in which what replays steps that were not finite is kept."""
 
 
 class Exporting(Protocol):
@@ -25,14 +35,14 @@ class Exporting(Protocol):
         ...
 
 
-_NAME = re.compile(r"step-(\d+)\.ckpt")
-
-
 class SaveRun(Checkpoint):
-    """Write ``checkpoints/step-N.ckpt``, ``encoder.safetensors`` and ``encoder.yaml`` into the run folder.
+    """Write ``checkpoints/step-N.ckpt``, its manifest ``step-N.json``, ``encoder.safetensors`` and ``encoder.yaml``.
 
-    A checkpoint is written after the optimiser step and everything that follows it, to a temporary file beside its place,
-    synced and renamed: a kill leaves the old one or the new one. The last `keep` are kept.
+    A checkpoint is written after the optimiser step and everything that follows it, beside its place, synced and renamed; then
+    it is read back, and its manifest written, with which it counts. A kill anywhere leaves the ones before. The last `keep` are
+    kept, older ones deleted when the new one counts.
+
+    A disk that is full is told of, and the run goes on with what is saved; only its last checkpoint must be written.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints; None saves about once an epoch, and 0 at the end only.
@@ -47,40 +57,133 @@ class SaveRun(Checkpoint):
         self.every_n_steps = every_n_steps
         self.keep = keep
         self.history = dict(history or {})
-        self._saved = -1
+        self._files = WholeFiles()
+        self._done = -1  # the step that was looked at last
+        self._unvalidated: Plain | None = None  # counters of the loops before the validation that is due
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse an encoder that could not be saved, now and not after the training."""
+        """Refuse an encoder that could not be saved, now and not after the training; write and read files our way."""
         check_savable(cast(Exporting, pl_module).exported())
+        self._files = trainer.strategy.checkpoint_io = WholeFiles()
+        for callback in _preemptions(trainer):
+            callback.saver = self
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove what a killed save left behind."""
-        self._saved = trainer.global_step
+        """Remove what a killed save left behind; say what a resumed run cannot repeat; validate where the stop prevented it."""
+        self._done = trainer.global_step
         if trainer.is_global_zero:
-            for leftover in checkpoint_dir(trainer.default_root_dir).glob("*.tmp"):
-                leftover.unlink()
+            store.remove_unfinished(trainer.default_root_dir)
+            for folder in (Path(trainer.default_root_dir), store.checkpoint_dir(trainer.default_root_dir)):
+                remove_leftovers(folder)
+        if trainer.ckpt_path is not None:
+            _say_what_differs(trainer, Path(trainer.ckpt_path))
+        if self._unvalidated is not None:
+            self._validate_again(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when an optimiser step has been done and it is time."""
+        """Save when an optimiser step has been done and it is time; leave where that was asked for."""
         step = trainer.global_step
-        if step != self._saved and (step == trainer.max_steps or self._due(trainer, step)):
-            self.save(trainer, pl_module)
+        if step == self._done:
+            return
+        self._done = step
+        self._unvalidated = copy.deepcopy(trainer.fit_loop.state_dict()) if _validates_now(trainer) else None
+        stops = _asked_to_stop(trainer)
+        if stops is not None or step == trainer.max_steps or self._due(trainer, step):
+            self.save(trainer, pl_module, must=stops is not None or step == trainer.max_steps)
+        if stops is not None:
+            stops.leave(trainer)
 
-    def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save now; called on all ranks together."""
-        step = self._saved = trainer.global_step
-        target = checkpoint_dir(trainer.default_root_dir) / f"step-{step:09d}.ckpt"
-        temporary = target.with_suffix(".tmp")
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Leave where that was asked for; the validation is done again when the run goes on."""
+        stops = None if self._unvalidated is None else _asked_to_stop(trainer)
+        if stops is not None:
+            self.save(trainer, pl_module, must=True)
+            stops.leave(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The validation counts."""
+        self._unvalidated = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Plain) -> None:
+        """What is saved in the middle of a validation is saved as of before it."""
+        if self._unvalidated is not None:
+            checkpoint["loops"] = {**checkpoint["loops"], "fit_loop": self._unvalidated}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep what replays steps that were not finite, beside the checkpoints and not among them."""
+        if isinstance(exception, NonFiniteError):
+            folder = Path(trainer.default_root_dir) / FAILURE
+            trainer.save_checkpoint(folder / "state.ckpt", weights_only=False)
+            if trainer.is_global_zero:
+                replace_text(folder / "failure.json", written(exception.facts))
+
+    def state_dict(self) -> Plain:
+        """Whether a validation is owed."""
+        return {"owes_validation": self._unvalidated is not None}
+
+    def load_state_dict(self, state_dict: Plain) -> None:
+        """Go on with what is owed."""
+        self._unvalidated = {} if state_dict["owes_validation"] else None
+
+    def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, must: bool = False) -> None:
+        """Save now; called on all processes together.
+
+        Args:
+            trainer: of the run.
+            pl_module: likewise.
+            must: a disk that is full is an error, and not only told of.
+
+        Raises:
+            NonFiniteError: a weight is NaN or infinite; the checkpoints before are kept.
+            OSError: it must be saved, and cannot be.
+        """
+        require_finite(trainer, pl_module)
+        target = store.checkpoint_dir(trainer.default_root_dir) / f"step-{trainer.global_step:09d}.ckpt"
+        failed = self._write(trainer, target) or self._write_encoder(trainer, pl_module)
+        if failed is None:
+            if trainer.is_global_zero:
+                for old in store.checkpoints(trainer.default_root_dir)[: -self.keep]:
+                    store.remove(old)
+        else:
+            kept = store.checkpoints(trainer.default_root_dir)
+            said = f"step {trainer.global_step} was not saved: {failed}; kept is {kept[-1].name if kept else 'nothing'}."
+            if must:
+                raise OSError(f"{said} Free some space, and go on with resume={trainer.default_root_dir}.")
+            rank_zero_warn(f"{said} The run goes on; free some space before it ends.")
+        trainer.strategy.barrier("SaveRun")
+
+    def _write(self, trainer: pl.Trainer, target: Path) -> str | None:
+        """Write a checkpoint and its manifest; why not, if the disk is full, the same on all processes."""
+        failed = trainer.strategy.broadcast(store.room_for_another(trainer.default_root_dir))
+        if failed is not None:
+            return failed
+        temporary = target.with_suffix(".tmp")  # a file, or a folder of shards
         trainer.save_checkpoint(temporary, weights_only=False)  # False: the optimiser and the loops too
         if trainer.is_global_zero:
-            sync_and_rename(temporary, target)
-        self.export(trainer, pl_module)
-        if trainer.is_global_zero:
-            for old in checkpoints(trainer.default_root_dir)[: -self.keep]:
-                old.unlink()
-        trainer.strategy.barrier("SaveRun")
+            try:
+                if self._files.failure is not None:
+                    raise self._files.failure
+                temporary.replace(target)
+                sync_folder(target.parent)
+                facts = {"step": trainer.global_step, "max_steps": trainer.max_steps}
+                store.seal(target, {**facts, **_environment(trainer)})
+            except OSError as error:
+                failed = str(error)
+        return trainer.strategy.broadcast(failed)
+
+    def _write_encoder(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str | None:
+        """Write the encoder; why not, if the disk is full, the same on all processes."""
+        failed = None
+        try:
+            self.export(trainer, pl_module)
+        except OSError as error:
+            failed = str(error)
+        return trainer.strategy.broadcast(failed)
 
     def export(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the encoder alone; called on all ranks together."""
@@ -97,6 +200,14 @@ class SaveRun(Checkpoint):
                 history={**self.history, **made, "steps": trainer.global_step},
             )
 
+    def _validate_again(self, trainer: pl.Trainer) -> None:
+        """The validation of this step, which the stop cut off."""
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
+
     def _due(self, trainer: pl.Trainer, step: int) -> bool:
         every = self.every_n_steps
         if every is None:
@@ -104,39 +215,6 @@ class SaveRun(Checkpoint):
             per_epoch = getattr(data, "batches_per_epoch", trainer.max_steps * trainer.accumulate_grad_batches)
             every = max(1, round(per_epoch / trainer.accumulate_grad_batches))
         return every > 0 and step % every == 0
-
-
-def checkpoint_dir(run: str | Path) -> Path:
-    """Where a run keeps its training checkpoints."""
-    return Path(run) / "checkpoints"
-
-
-def checkpoints(run: str | Path) -> list[Path]:
-    """The whole training checkpoints of a run, oldest first."""
-    return sorted(path for path in checkpoint_dir(run).glob("step-*.ckpt") if _NAME.fullmatch(path.name))
-
-
-def last_checkpoint(run: str | Path) -> Path:
-    """The newest training checkpoint of a run folder.
-
-    Raises:
-        FileNotFoundError: no such folder, or it has none; the message says what to do.
-    """
-    if not Path(run).is_dir():
-        raise FileNotFoundError(f"There is no run folder {run} to resume: check resume=.")
-    found = checkpoints(run)
-    if not found:
-        raise FileNotFoundError(f"{run} has no checkpoint to resume from: the run ended before its first save. Start it again.")
-    return found[-1]
-
-
-def sync_and_rename(temporary: Path, target: Path) -> None:
-    """Put a finished file in its place so that a power cut leaves the old or the new one."""
-    for path in (temporary, temporary.parent):
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-    temporary.replace(target)
 
 
 def full_state(module: nn.Module) -> dict[str, Tensor]:
@@ -150,3 +228,53 @@ def full_state(module: nn.Module) -> dict[str, Tensor]:
 
 def _preprocessing(views: ViewMaker) -> dict[str, Any]:
     return {"mean": list(views.mean), "std": list(views.std), "size": list(views.size), "channels": len(views.mean)}
+
+
+def require_finite(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuse weights that are NaN or infinite; called on all processes together.
+
+    Raises:
+        NonFiniteError: there are some; the message names them.
+    """
+    bad = [name for name, tensor in module.state_dict().items() if not _is_finite(tensor)]
+    if trainer.strategy.reduce_boolean_decision(bool(bad), all=False):
+        names = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise NonFiniteError(
+            f"step {trainer.global_step} left weights that are not finite ({names or 'on another process'}); it was not saved, "
+            "and the checkpoint before it is kept. Lower optimizer.lr, or take precision=bf16-mixed or 32.",
+            {"step": trainer.global_step, "max_steps": trainer.max_steps, "positions": [], "ranks": [], "parameters": bad},
+        )
+
+
+def _is_finite(tensor: Any) -> bool:
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return not isinstance(local, torch.Tensor) or not local.is_floating_point() or bool(local.isfinite().all())
+
+
+def _asked_to_stop(trainer: pl.Trainer) -> Preemption | None:
+    """What ends the run here, if any process was told to stop."""
+    return next((callback for callback in _preemptions(trainer) if callback.asked(trainer)), None)
+
+
+def _preemptions(trainer: pl.Trainer) -> list[Preemption]:
+    callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  (set by Lightning's connector)
+    return [callback for callback in callbacks if isinstance(callback, Preemption)]
+
+
+def _validates_now(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after the batch that has just been trained on."""
+    batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+    every = trainer.val_check_batch
+    return bool(trainer.enable_validation) and isinstance(every, int) and batches % every == 0
+
+
+def _environment(trainer: pl.Trainer) -> Plain:
+    return store.environment(trainer.strategy.root_device, trainer.world_size)
+
+
+def _say_what_differs(trainer: pl.Trainer, path: Path) -> None:
+    """A run that goes on elsewhere is not the one that it would have been, to the bit."""
+    if path.with_suffix(".json").is_file():
+        other = store.differences(store.read_manifest(path), _environment(trainer))
+        if other:
+            rank_zero_warn(f"going on is not bit-exact, because {', '.join(other)}.")

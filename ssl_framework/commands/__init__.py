@@ -5,6 +5,7 @@ This file imports nothing: listing the verbs, help and error messages need neith
 
 VERBS: dict[str, str] = {
     "pretrain": "pretrain an encoder on unlabelled data with a pretext task",
+    "replay": "the batch at which a pretraining stopped being finite, once more: where, and which samples",
     "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",
     "evaluate": "measure a frozen encoder by kNN and linear probe, beside its floors",
     "transfer": "whether pretraining paid: accuracy with few labels, beside scratch and floors, with intervals",

@@ -220,6 +220,8 @@ def trainer(
     log_every_n_steps: int,
     progress_bar: bool,
     deterministic: bool | str | None,
+    data_timeout: float,
+    step_timeout: float,
 ) -> pl.Trainer:
     """A Trainer that counts steps: `max_steps` of them, or as many as `max_epochs` passes over the data take.
 
@@ -245,6 +247,8 @@ def trainer(
         log_every_n_steps=log_every_n_steps,
         enable_progress_bar=progress_bar,
         deterministic=deterministic,
+        data_timeout=data_timeout,
+        step_timeout=step_timeout,
         logger=loggers(settings) or False,
         callbacks=callbacks,
     )

@@ -1,5 +1,6 @@
 """From the words of a command line to one configuration, with Hydra underneath and its mistakes put into one sentence."""
 
+import itertools
 import math
 import os
 from collections.abc import Generator, Sequence
@@ -177,6 +178,32 @@ def inherited(verb: str, words: Sequence[str]) -> list[str]:
         if not any(w.startswith("encoder_file=") for w in words):
             lent.append(f"encoder_file={quoted(folder)}")
     return latest([w for w in lent if not _overruled(w, words, saved["run"]["choices"])] + list(words))
+
+
+def automatic(words: Sequence[str]) -> list[str]:
+    """The words with ``resume=auto`` decided: a run that ``run.dir=`` holds goes on, and where there is none, it begins.
+
+    So one command is right for a job that is started again whenever it was stopped. A run that was stopped before its first
+    checkpoint begins again; what it wrote is kept in ``FOLDER.unsaved-N``.
+
+    Raises:
+        ValueError: there is no ``run.dir=``.
+    """
+    if "resume=auto" not in words:
+        return list(words)
+    folder = next((unquoted(word.removeprefix("run.dir=")) for word in reversed(words) if word.startswith("run.dir=")), None)
+    if folder is None:
+        raise ValueError("resume=auto needs run.dir=FOLDER: the run that goes on is the one in there.")
+    rest = [word for word in words if word != "resume=auto"]
+    home = Path(folder)
+    if not (home / "config.yaml").is_file():
+        return rest
+    if any((home / "checkpoints").glob("step-*.json")):
+        return [*(word for word in rest if not word.startswith("run.dir=")), f"resume={quoted(folder)}"]
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        number = next(n for n in itertools.count(1) if not Path(f"{home}.unsaved-{n}").exists())
+        home.rename(f"{home}.unsaved-{number}")
+    return rest
 
 
 def _data_of(saved: Settings, words: Sequence[str]) -> list[str]:

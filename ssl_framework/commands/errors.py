@@ -11,26 +11,35 @@ _PATH_ERRORS = FileNotFoundError, NotADirectoryError, IsADirectoryError, Permiss
 
 
 class StoppedError(Exception):
-    """Ctrl-C. The message says what was kept and how to go on."""
+    """A signal, such as that of Ctrl-C. The message says what was kept and how to go on.
+
+    Attributes:
+        code: that the program leaves with.
+    """
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def sentence(error: BaseException) -> str | None:
     """The message for a mistake of the user's; None for a fault of the program's, whose traceback is wanted.
 
-    A mistake is a `ValueError` that our own code raised, a path that is not there, a Trainer's setting that this machine has
-    not, a constructor's argument that does not exist; also where it comes wrapped by Hydra.
+    A mistake is a `ValueError` that our own code raised, a path that is not there, a disk that is full, a Trainer's setting
+    that this machine has not, a constructor's argument that does not exist, numbers that stopped being finite; also where it
+    comes wrapped by Hydra.
     """
     while isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if isinstance(error, _PATH_ERRORS) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be opened').lower()}."
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's; not imported, because that takes seconds
+    if type(error).__name__ in ("MisconfigurationException", "NonFiniteError"):  # not imported, because that takes seconds
         return str(error).strip()
     if isinstance(error, OmegaConfBaseException | HydraException):
         return str(error).strip().split("\n")[0]
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         return str(error)
-    if isinstance(error, (ValueError, *_PATH_ERRORS)) and _ours(error):
+    if isinstance(error, (ValueError, OSError)) and _ours(error):
         return str(error).strip()
     return _from_worker(str(error).strip().splitlines()) if isinstance(error, ValueError) else None
 

@@ -44,7 +44,7 @@ def hint_of(verb: str, key: str) -> str:
     return HINTS.get(key, f"; see `ssl-framework {verb} --help`.")
 
 
-BARE = {"report": "runs", "reproduce": "row"}
+BARE = {"report": "runs", "reproduce": "row", "replay": "run_folder"}
 """Verbs that take words without a key, and the key that these are of."""
 
 

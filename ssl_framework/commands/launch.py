@@ -32,7 +32,7 @@ def launch(verb: str, words: Sequence[str], *, sweep: bool = False) -> None:
     Raises:
         ValueError: something is wrong with the words, found before anything heavy is imported.
     """
-    words = compose.inherited(verb, words)
+    words = compose.inherited(verb, compose.automatic(words))
     overrides = explain.parse(words)
     several = [str(o.input_line) for o in overrides if o.is_sweep_override()]
     if several and not sweep:

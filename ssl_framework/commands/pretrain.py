@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from ssl_framework import __version__
-from ssl_framework.checkpoint import SaveRun, last_checkpoint
+from ssl_framework.checkpoint import SaveRun, checkpoints, last_checkpoint
 from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
-from ssl_framework.commands.console import say
+from ssl_framework.commands.console import is_first, say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.metrics_file import MetricsFile
 from ssl_framework.data import DataModule
+from ssl_framework.guards.preemption import EXIT_CODE, Preempted
 from ssl_framework.pretext import PretextModule
 from ssl_framework.views.image import ImageViews
 
@@ -29,12 +30,12 @@ def run(settings: Settings) -> dict[str, Any]:
 
     Raises:
         ValueError: what the user asked for does not fit together; nothing was trained.
-        StoppedError: Ctrl-C.
+        StoppedError: a signal.
     """
     resume = settings["resume"]
     if resume is not None:
         settings = folder.go_on(settings)
-    checkpoint = last_checkpoint(resume) if resume is not None else None
+    checkpoint = None if resume is None else last_checkpoint(resume, on_damage=rank_zero_warn if is_first() else None)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
@@ -91,18 +92,21 @@ def _fit(
                 logger.go_on_from(step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Preempted:
+        if not trainer.is_global_zero:  # one speaks
+            raise
+        raise StoppedError(f"stopped after step {trainer.global_step:,}; {_how_to_go_on(home)}", EXIT_CODE) from None
     except SystemExit:
         if not trainer.interrupted:
             raise
-        raise StoppedError(_how_to_go_on(home)) from None
+        raise StoppedError(f"stopped at once; {_how_to_go_on(home)}") from None
 
 
 def _how_to_go_on(home: Path) -> str:
-    try:
-        kept = last_checkpoint(home)
-    except FileNotFoundError:
-        return f"stopped by Ctrl-C before the first checkpoint of {home}: there is nothing to resume."
-    return f"stopped by Ctrl-C; kept {kept}. Go on with: ssl-framework pretrain resume={home}"
+    kept = checkpoints(home)
+    if not kept:
+        return f"there is no checkpoint in {home} yet, and nothing to resume."
+    return f"kept {kept[-1]}. Go on with: ssl-framework pretrain resume={home}"
 
 
 @rank_zero_only

@@ -181,6 +181,20 @@ class DataModule(pl.LightningDataModule):
         """
         return self._loader(self.train, self._order(), start=self.position)
 
+    def batch_at(self, position: int, rank: int = 0, world: int = 1) -> Batch:
+        """One batch of the training, read here and now: what `train_dataloader` gives at a position.
+
+        Args:
+            position: global batches before it.
+            rank: whose share of it.
+            world: processes that share it.
+        """
+        place = self._storage.place(self.train, torch.device("cpu"), 1, self._views)
+        stream = BatchStream(
+            place.source, self._order(), seed=self.seed, rank=rank, world=world, views=self._views, size=place.size
+        )
+        return stream.batch(position)
+
     def val_dataloader(self) -> Loader:
         """Whole batches of validation samples, the same each time, without labels; empty where there are none."""
         val = self._splits["val"]

@@ -15,6 +15,7 @@ from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Policy
 from ssl_framework.downstream.module import DownstreamModule
 from ssl_framework.downstream.tasks import Task
+from ssl_framework.guards import NonFiniteError, Preempted
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Encoder, ViewMaker
 
@@ -89,7 +90,13 @@ def fit_quietly(
     precision: Any,
     callbacks: Sequence[pl.Callback] = (),
 ) -> float:
-    """Train in this process alone; the seconds that it took. The module stays where it was trained."""
+    """Train in this process alone; the seconds that it took. The module stays where it was trained.
+
+    A training whose steps were not finite ends early, with the weights that it had: a rate that is too high is a bad one.
+
+    Raises:
+        KeyboardInterrupt: a signal; what is around this training knows what to keep.
+    """
     started = time.perf_counter()
     with _quiet():
         trainer = run.trainer(
@@ -102,7 +109,12 @@ def fit_quietly(
             enable_progress_bar=False,
             callbacks=list(callbacks),
         )
-        trainer.fit(module, datamodule=data)
+        try:
+            trainer.fit(module, datamodule=data)
+        except NonFiniteError:
+            pass
+        except Preempted:
+            raise KeyboardInterrupt from None
     seconds = time.perf_counter() - started
     module.to(trainer.strategy.root_device)  # Lightning brings it back to the CPU
     return seconds
@@ -120,6 +132,7 @@ def _quiet() -> Generator[None]:
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*no logger configured.*")
+            warnings.filterwarnings("ignore", message="step .* is not finite")
             yield
     finally:
         log.setLevel(level)

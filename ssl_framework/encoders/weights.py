@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -28,22 +29,33 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         path = next((file for file in (path / "model.safetensors", path / "pytorch_model.bin") if file.is_file()), path)
     if not path.is_file():
         raise ValueError(f"There is no weight file {path}: check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path} cannot be read as plain tensors ({reason}): it is damaged, or it would run code when opened. "
-            "Get it again, or save it as .safetensors where you trust it."
-        ) from error
+    content = read_plain(path)
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds more than named tensors: save model.state_dict() alone.")
     return dict(content)
+
+
+def read_plain(path: Path) -> Any:
+    """What a ``.safetensors`` file or one of `torch.save` holds, on the CPU: the one place where such files are opened.
+
+    Pickles are read as tensors and plain containers alone, and nothing reads one in another manner when that fails.
+
+    Raises:
+        ValueError: it is damaged, or holds more.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be read as plain tensors ({reason}): it is damaged, or it would run code when opened. "
+            "Get it again, or save it as .safetensors where you trust it."
+        ) from error
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ssl_framework import keyed, machine, run
 from ssl_framework.checkpoint import SaveRun
 from ssl_framework.data import DataModule
+from ssl_framework.guards.finite import was_skipped
 from ssl_framework.nn import Follower, Teacher, input_channels
 from ssl_framework.optim import OptimizerSpec
 from ssl_framework.types import Batch, Encoder, Step, TokenEncoder, ViewMaker, Views
@@ -198,16 +199,28 @@ class PretextModule(pl.LightningModule):
         outputs = {"loss": step.loss, "embedding": step.embedding.detach()}
         return outputs if step.projection is None else {**outputs, "projection": step.projection.detach()}
 
+    def replay(self, batch: Batch, position: int, rank: int = 0) -> Step:
+        """What `training_step` computed of a batch, outside a Trainer: same views, same dropout.
+
+        Args:
+            batch: of `DataModule.batch_at`, on the device of the module.
+            position: of the batch.
+            rank: of the process that had it.
+        """
+        keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position + 1, rank)  # a batch is counted before its step
+        return self(self._make_views(batch))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The pretext loss on samples that are not trained on, always with the same views."""
         step = self(self._make_views(batch))
         self.log("val/loss", step.loss, batch_size=len(batch.index), sync_dist=True)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer | Any, optimizer_closure: Any = None) -> None:
-        """Step, then let teachers and other followers move: a checkpoint sees both or neither."""
+        """Step, then let teachers and other followers move, unless the step was skipped: a checkpoint sees both or neither."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        for follower in self._followers:
-            follower.follow(self.progress)
+        if not was_skipped(optimizer):
+            for follower in self._followers:
+                follower.follow(self.progress)
 
     @cached_property
     def _followers(self) -> tuple[Follower, ...]:

@@ -160,6 +160,8 @@ def _fit(bench: Bench, plan: Plan, cell: Cell, train: Labelled, val: Labelled, r
     made, curve = module(bench, plan, cell, rate), _Curve(val, plan.looks, steps)
     data = LabelledData(train, batch_size=plan.batch_size, seed=cell.seed)
     seconds = fit_quietly(made, data, steps=steps, accelerator=plan.accelerator, precision=plan.precision, callbacks=[curve])
+    if not curve.points:  # it ended before the first look: its numbers were not finite
+        curve.points.append((0, 0.0, made.measure(val)["accuracy"]))
     return Fitted(made, curve.points, seconds - curve.looking, rate)
 
 

@@ -6,7 +6,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from ssl_framework.checkpoint import load_encoder, pair, save_encoder
+from ssl_framework.checkpoint import files, load_encoder, save_encoder
 from ssl_framework.encoders import PCA, resnet_micro, torchvision_encoder, vit_micro
 
 PREPROCESSING = {"mean": (0.5,), "std": (0.25,), "size": (8, 8), "channels": 1}
@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(saved, monkeypatch):
     def full(_handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pair.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_encoder(resnet_micro(in_chans=1), saved, preprocessing=PREPROCESSING, history={})
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before

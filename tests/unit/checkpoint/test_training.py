@@ -1,18 +1,27 @@
+import errno
+import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from ssl_framework.checkpoint import SaveRun, checkpoints, last_checkpoint, load_encoder
-from ssl_framework.checkpoint.training import sync_and_rename
+from ssl_framework.guards import NonFiniteError
 from ssl_framework.optim import adamw
 from ssl_framework.pretext import SimCLR
 from support import LinearEncoder, digits_data, fit, small
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+    """Of checkpoints, each of which has its manifest, and of nothing else."""
+    found = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    kept = [name for name in found if name.endswith(".ckpt")]
+    assert found == sorted([*kept, *(name.replace(".ckpt", ".json") for name in kept)])
+    return kept
 
 
 def test_the_last_two_are_kept_and_the_end_is_saved(tmp_path: Path):
@@ -38,32 +47,69 @@ def test_checkpoints_hold_plain_containers_and_tensors(tmp_path: Path):
 def test_leftovers_of_a_killed_save_are_removed_and_never_resumed_from(tmp_path: Path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    (folder / "step-000000099.tmp").write_bytes(b"half")
+    for left in ("step-000000099.tmp", ".step-000000099.ckpt.abc.tmp", "step-000000099.ckpt", "step-000000098.json"):
+        (folder / left).write_bytes(b"half")
+    (tmp_path / ".encoder.yaml.abc.tmp").write_bytes(b"half")
     assert checkpoints(tmp_path) == []
     fit(small("rotation"), digits_data(), 1, tmp_path)
     assert names(tmp_path) == ["step-000000001.ckpt"]
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_told_of_and_the_run_goes_on_until_its_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fit(small("rotation"), digits_data(), 1, tmp_path)
     before = last_checkpoint(tmp_path).read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    saver = SaveRun(every_n_steps=2)
+    with (
+        pytest.warns(UserWarning, match=r"step 2 was not saved: .*No space left.*kept is step-000000001.ckpt"),
+        pytest.raises(OSError, match=r"step 3 was not saved: .* Free some space, and go on with resume="),
+    ):
+        fit(small("rotation"), digits_data(), 3, tmp_path, resume=last_checkpoint(tmp_path), callbacks=[saver])
+    assert last_checkpoint(tmp_path).read_bytes() == before
+    assert names(tmp_path) == ["step-000000001.ckpt"]
+    assert not list(tmp_path.rglob("*.tmp"))
 
-    def broken(*_: Any, **__: Any) -> None:
-        raise OSError("No space left on device")
 
-    monkeypatch.setattr("ssl_framework.checkpoint.training.sync_and_rename", broken)
-    with pytest.raises(OSError, match="No space"):
+def full(content: Any, file: Any) -> None:
+    file.write(b"half")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_would_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fit(small("rotation"), digits_data(), 1, tmp_path)
+    size = last_checkpoint(tmp_path).stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("it was begun"))
+    with pytest.raises(OSError, match=rf"step 2 was not saved: .* bytes are needed on the disk of .*, and {size:,} are free"):
         fit(small("rotation"), digits_data(), 2, tmp_path, resume=last_checkpoint(tmp_path))
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path):
+    module = small("rotation")
+    fit(module, digits_data(), 1, tmp_path)
+    before = last_checkpoint(tmp_path).read_bytes()
+    with pytest.raises(NonFiniteError, match=r"step 2 left weights that are not finite \(encoder.* it is kept"):
+        fit(module, digits_data(), 2, tmp_path, resume=last_checkpoint(tmp_path), callbacks=[Ruins(), SaveRun()])
     assert last_checkpoint(tmp_path).read_bytes() == before
 
 
-def test_rename_replaces_in_one_step(tmp_path: Path):
-    old, new = tmp_path / "a.ckpt", tmp_path / "a.tmp"
-    old.write_text("old")
-    new.write_text("new")
-    sync_and_rename(new, old)
-    assert old.read_text() == "new"
-    assert not new.exists()
+class Ruins(pl.Callback):
+    """A finite gradient can leave weights that are not."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        next(pl_module.encoder.parameters()).data.fill_(torch.inf)
+
+
+def test_another_environment_is_said_to_be_other_bits(tmp_path: Path):
+    fit(small("rotation"), digits_data(), 1, tmp_path)
+    last = last_checkpoint(tmp_path)
+    manifest = last.with_suffix(".json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"threads": 64, "torch": "1.0"}))
+    with pytest.warns(
+        UserWarning, match=r"going on is not bit-exact, because torch is .* and was 1.0, threads is 1 and was 64"
+    ):
+        fit(small("rotation"), digits_data(), 2, tmp_path, resume=last)
 
 
 def test_what_there_is_to_resume_is_said(tmp_path: Path):
