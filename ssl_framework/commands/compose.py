@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from ssl_framework.commands import explain
+from ssl_framework.commands import explain, strangers
 from ssl_framework.paths import conf_dir
 
 Settings = dict[str, Any]
@@ -25,7 +25,7 @@ Settings = dict[str, Any]
 
 DATA_ROOT = "SSL_FRAMEWORK_DATA"
 INHERITED = "resume", "from_run"  # keys whose run lends its own words to the command line
-NOT_LENT = "run.dir", "resume", "from_run", "hydra."  # words that belong to one run only
+NOT_LENT = "run.dir", "resume", "from_run", "allow_target", "hydra."  # words that belong to one run only
 
 _PLACE = "accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm"  # keys of `trainer` that say where
 _NOT_OF_THE_DATA = "_target_", "path", "seed"  # follow from the choice, from where the data lie, from the seed
@@ -167,7 +167,7 @@ def inherited(verb: str, words: Sequence[str]) -> list[str]:
     if len(given) > 1:
         raise ValueError("resume= continues a run and from_run= begins another one: give one of them.")
     ((key, folder),) = given.items()
-    saved = saved_settings(folder, key)
+    saved = saved_settings(folder, key, _allowed(words))
     lent = words_of(saved)
     if key == "resume" and saved["run"]["verb"] != verb:
         raise ValueError(f"resume={folder}: that is a run of `{saved['run']['verb']}`, not of `{verb}`.")
@@ -204,6 +204,13 @@ def automatic(words: Sequence[str]) -> list[str]:
         number = next(n for n in itertools.count(1) if not Path(f"{home}.unsaved-{n}").exists())
         home.rename(f"{home}.unsaved-{number}")
     return rest
+
+
+def _allowed(words: Sequence[str]) -> list[str]:
+    """What ``allow_target=`` names."""
+    given = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("allow_target=")), "[]")
+    found = yaml.safe_load(given)
+    return [str(name) for name in (found if isinstance(found, list) else [found])]
 
 
 def _data_of(saved: Settings, words: Sequence[str]) -> list[str]:
@@ -243,16 +250,21 @@ def words_of(saved: Settings) -> list[str]:
     return [w for w in saved["run"]["words"] if not w.startswith(NOT_LENT)]
 
 
-def saved_settings(folder: str | Path, key: str = "resume") -> Settings:
-    """The settings that a run folder was made with.
+def saved_settings(folder: str | Path, key: str = "resume", allowed: Sequence[str] = ()) -> Settings:
+    """The settings that a run folder was made with, which may be a stranger's.
+
+    Args:
+        folder: of the run.
+        key: of the user's word that named it, for messages.
+        allowed: names of the user's own that it may call.
 
     Raises:
-        ValueError: no run folder.
+        ValueError: no run folder, or one that says what none of ours says.
     """
     file = Path(folder) / "config.yaml"
     if not file.is_file():
         raise ValueError(f"{key}={folder}: no config.yaml there. Give the folder of a run{_newest()}.")
-    saved = yaml.safe_load(file.read_text())
+    saved = strangers.read(file, allowed)
     if not isinstance(saved, dict) or "words" not in (saved.get("run") or {}):
         raise ValueError(f"{key}={folder}: {file} was not written by this program.")
     return saved

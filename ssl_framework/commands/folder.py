@@ -39,6 +39,7 @@ _MAY_CHANGE = (
     "data_root",
     "run.",
     "resume",
+    "allow_target",
 )
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "lightly", "timm", "numpy")
 
@@ -65,7 +66,7 @@ def go_on(settings: Settings) -> Settings:
         ValueError: they change what is trained; the message names the keys.
     """
     run = settings["resume"]
-    saved = compose.saved_settings(run)
+    saved = compose.saved_settings(run, allowed=settings["allow_target"])
     old = flat(compose.compose(saved["run"]["verb"], compose.words_of(saved), folder=run))
     new = flat(settings)
     changed = [key for key in (*old, *(k for k in new if k not in old)) if old.get(key) != new.get(key)]
@@ -82,6 +83,8 @@ def go_on(settings: Settings) -> Settings:
             _set(merged, key.split("."), _AS_BEFORE.get(key, old[key]))
     for key in changed:
         _set(merged, key.split("."), new.get(key))
+    for key in ("logger", "allow_target"):  # where it writes, and what may be called, is never the file's to say
+        merged[key] = settings.get(key)
     merged["resume"], merged["run"] = run, {**settings["run"], "dir": run}
     return merged
 

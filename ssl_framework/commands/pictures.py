@@ -72,11 +72,11 @@ def attention(bench: Bench) -> list[Plain]:
     return [{"image": report.picture(pair, colours=64), "caption": name} for pair, name in zip(pairs, names, strict=True)]
 
 
-def views(bench: Bench, folder: Path | None) -> list[Plain]:
+def views(bench: Bench, folder: Path | None, allowed: Sequence[str] = ()) -> list[Plain]:
     """Images that may be learnt from, and what the views of the pretraining make of them."""
     if folder is None or not (folder / "config.yaml").is_file():
         return []
-    node = compose.saved_settings(folder, "report").get("views")
+    node = compose.saved_settings(folder, "report", allowed).get("views")
     if node is None:
         return []
     fill = {key: bench.preprocessing[key] for key in ("size", "mean", "std") if node.get(key) is None}

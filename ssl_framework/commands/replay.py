@@ -33,7 +33,7 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: there is no such run, or it did not stop so and no batch is named.
     """
     home = Path(settings["run_folder"])
-    saved = compose.saved_settings(home, "run_folder")
+    saved = compose.saved_settings(home, "run_folder", settings["allow_target"])
     if saved["run"]["verb"] != "pretrain":
         raise ValueError(
             f"run_folder={home}: that is a run of `{saved['run']['verb']}`, and pretraining is what can be replayed."

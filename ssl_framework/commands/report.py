@@ -1,5 +1,6 @@
 """``ssl-framework report RUN...``: the page of each study, and of several one that compares them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: a folder holds no study.
     """
     runs = [Path(each) for each in (settings["runs"] if isinstance(settings["runs"], list) else [settings["runs"]])]
-    studies = [told(each, settings["accelerator"]) for each in runs]
+    studies = [told(each, settings["accelerator"], settings["allow_target"]) for each in runs]
     pages = [
-        transfer.written(study, study_of(each, settings["accelerator"])[1], each)
+        transfer.written(study, study_of(each, settings["accelerator"], settings["allow_target"])[1], each)
         for each, study in zip(runs, studies, strict=True)
     ]
     titles = [study["title"] for study in studies]
@@ -41,13 +42,13 @@ def run(settings: Settings) -> dict[str, Any]:
     return {"pages": list(map(str, pages))}
 
 
-def told(home: Path, accelerator: str) -> dict[str, Any]:
+def told(home: Path, accelerator: str, allowed: Sequence[str] = ()) -> dict[str, Any]:
     """A study as its page takes it.
 
     Raises:
         ValueError: there is none, or not all of it was measured.
     """
-    saved, found = study_of(home, accelerator)
+    saved, found = study_of(home, accelerator, allowed)
     plan = transfer.plan_of(saved)
     total = len(cells_of(plan))
     if len(found) < total:
@@ -58,12 +59,13 @@ def told(home: Path, accelerator: str) -> dict[str, Any]:
     return story.told(found, transfer.bench(saved), plan, home, saved, transfer.pretraining(saved, found))
 
 
-def study_of(home: Path, accelerator: str) -> tuple[Settings, list[Row]]:
+def study_of(home: Path, accelerator: str, allowed: Sequence[str] = ()) -> tuple[Settings, list[Row]]:
     """The settings of a study and its rows, from one folder, or from those of its parts.
 
     Args:
         home: of the study, or of its parts.
         accelerator: of this machine, which need not be that of the study.
+        allowed: see `compose.saved_settings`.
 
     Raises:
         ValueError: there is none, or the parts do not belong together.
@@ -71,7 +73,7 @@ def study_of(home: Path, accelerator: str) -> tuple[Settings, list[Row]]:
     files = [home / rows.FILE] if (home / rows.FILE).is_file() else sorted(home.glob(f"*/{rows.FILE}"))
     if not files:
         raise ValueError(f"{home} holds no {rows.FILE}: give the folder of a run of transfer, or the one that holds its parts.")
-    saved = [{**compose.saved_settings(file.parent, "report"), "accelerator": accelerator} for file in files]
+    saved = [{**compose.saved_settings(file.parent, "report", allowed), "accelerator": accelerator} for file in files]
     plans = [transfer.plan_of(each) for each in saved]
     if any(plan != plans[0] for plan in plans):
         raise ValueError(f"the folders in {home} are of studies with other plans: give them one by one, and they are compared.")

@@ -29,7 +29,7 @@ def run(settings: Settings) -> dict[str, Any]:
     home, _, name = str(settings["row"]).rpartition(":")
     if not home:
         raise ValueError(f"row={name}: say of which study, as RUN:{name or 'METHOD/LABELS/SEED'}.")
-    saved, found = report.study_of(Path(home), settings["accelerator"])
+    saved, found = report.study_of(Path(home), settings["accelerator"], settings["allow_target"])
     known = {rows.name(row): row for row in found}
     if name not in known:
         raise ValueError(f"{home} has no row {name}. It has {', '.join(list(known)[:8])} and so on.")

@@ -75,7 +75,7 @@ def told(
         "limits": [*_LIMITS, *_seen_before(settings, pretraining["folder"])],
         **pictures.seen(bench),
         "attention": pictures.attention(bench),
-        "views": pictures.views(bench, pretraining["folder"]),
+        "views": pictures.views(bench, pretraining["folder"], _allowed(settings)),
     }
     timed = [one for one in claimed["speed"] if "tasks" in one]
     if pretraining["seconds"] is not None and timed:
@@ -110,7 +110,7 @@ def _seen_before(settings: Mapping[str, Any], folder: Path | None) -> list[str]:
     """A limit, where the pretraining split the same data in another way."""
     if folder is None or not (folder / "config.yaml").is_file():
         return []
-    before, now = compose.saved_settings(folder, "report").get("data"), settings["data"]
+    before, now = compose.saved_settings(folder, "report", _allowed(settings)).get("data"), settings["data"]
     if before is None:  # converted, not pretrained here
         return []
     same = all(before.get(key) == now.get(key) for key in ("_target_", "name", "path"))
@@ -269,13 +269,18 @@ def _training(folder: Path | None) -> dict[str, list[tuple[float, float]]] | Non
 def _commands(folder: Path | None, home: Path, settings: Mapping[str, Any]) -> list[str]:
     """What was typed: the pretraining, if it is known, and the study."""
     known = [one for one in (folder, home) if one is not None and (one / "config.yaml").is_file()]
-    runs = [compose.saved_settings(one, "report")["run"] for one in known]
+    runs = [compose.saved_settings(one, "report", _allowed(settings))["run"] for one in known]
     if home not in known:  # of the parts of a study
         run, parts = settings["run"], settings["parts"]
         words = [word for word in run["words"] if not word.startswith("part=")]
         every = f"part={','.join(map(str, range(parts)))}"
         runs.append({**run, "words": ["--multirun", *words, every], "dir": str(home)})
     return [shlex.join(["ssl-framework", one["verb"], *one["words"], f"run.dir={one['dir']}"]) for one in runs]
+
+
+def _allowed(settings: Mapping[str, Any]) -> Sequence[str]:
+    """What the configuration of a pretraining may call; studies of before there was the key have none."""
+    return settings.get("allow_target") or ()
 
 
 def _environment(home: Path) -> dict[str, Any]:

@@ -111,24 +111,25 @@ def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
     home = path if path.is_dir() else path.parent
     if given is not None:
         return {"seconds": float(given), "folder": home}
-    seconds, file = _seconds(home), home / "environment.json"
+    allowed = settings.get("allow_target") or ()
+    seconds, file = _seconds(home, allowed), home / "environment.json"
     cells = {(row["recipe"]["device"], row["recipe"]["threads"]) for row in found}
     if seconds is None or not file.is_file() or len(cells) != 1:
         return {"seconds": None, "folder": home}
     known, (device, threads) = json.loads(file.read_text()), cells.pop()
-    on_gpu = bool(known["devices"]) and compose.saved_settings(home)["trainer"]["accelerator"] != "cpu"
+    on_gpu = bool(known["devices"]) and compose.saved_settings(home, allowed=allowed)["trainer"]["accelerator"] != "cpu"
     if on_gpu != (device == "gpu"):
         return {"seconds": None, "folder": home}
     return {"seconds": seconds if on_gpu else seconds * known["threads"] / threads, "folder": home}
 
 
-def _seconds(home: Path) -> float | None:
+def _seconds(home: Path, allowed: Sequence[str] = ()) -> float | None:
     """From the log of a pretraining: samples, by how many of them were seen in a second."""
     log, config = home / "metrics.csv", home / "config.yaml"
     if not log.is_file() or not config.is_file():
         return None
     speed = report.read_metrics(home).get("throughput/samples_per_s")
-    saved = compose.saved_settings(home)
+    saved = compose.saved_settings(home, allowed=allowed)
     steps = load_encoder(home).history.get("steps")
     if speed is None or steps is None or "batch_size" not in saved["data"]:
         return None
