@@ -107,5 +107,7 @@ def _sentence(method: str, reference: str, budget: Budget, factor: Middle) -> st
     if factor.median.low == 0 and factor.median.high == 1:  # the smallest budget
         return f"{to_be} needs no more labels ({ends})."
     if math.isinf(factor.median.high) and factor.median.low == 1:  # the largest
+        if known and str(factor.low) == str(factor.high):
+            ends = f"so in each of {factor.seeds} seeds"
         return f"{to_be} needs more labels than were measured ({ends})."
     return f"{to_be} needs {factor.median} times as many labels ({ends})."

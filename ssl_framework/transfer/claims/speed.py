@@ -163,4 +163,5 @@ def _payback(found: Speed, pretrain_seconds: float) -> str:
     if found.tasks is None:
         return "Pretraining is not shown to pay for itself in time, however many tasks use it."
     times = f"{found.tasks} task{'s' if found.tasks != 1 else ''}"
-    return f"Pretraining ({pretrain_seconds:.3g} seconds) has paid for itself in time after {times} like this one."
+    took = f"{pretrain_seconds / 60:.0f} minutes" if pretrain_seconds >= 120 else f"{pretrain_seconds:.3g} seconds"
+    return f"Pretraining ({took}) has paid for itself in time after {times} like this one."

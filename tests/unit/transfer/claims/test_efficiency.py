@@ -103,3 +103,10 @@ def test_rows_have_to_say_their_labels():
     found = [*rows("scratch", [0.3, 0.6, 0.8]), {"method": "full", "budget": 1, "seed": 0, "accuracy": 0.5}]
     with pytest.raises(ValueError, match="full, budget 1 does not say how many labels"):
         label_efficiency(found, "full", 1)
+
+
+def test_with_the_most_labels_more_is_all_that_is_known():
+    scratch = [row for seed in range(5) for row in rows("scratch", [0.3, 0.6, 0.8], seed=seed)]
+    better = [row for seed in range(5) for row in rows("full", [0.9], budgets=(100,), labels=(1000,), seed=seed)]
+    said = label_efficiency([*scratch, *better], "full", 100).sentence
+    assert said.endswith("scratch needs more labels than were measured (so in each of 5 seeds).")

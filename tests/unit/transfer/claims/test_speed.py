@@ -63,6 +63,7 @@ def test_a_race_by_hand():
         "With 10 labels a class, frozen takes 1 second where scratch takes 20 to reach the final score of scratch. "
         "Pretraining (100 seconds) has paid for itself in time after 4 tasks like this one."
     )
+    assert "Pretraining (21 minutes) has paid" in speed(rows, "frozen", 10, pretrain_seconds=1278).sentence
     assert speed(rows, "frozen", 10, pretrain_seconds=28.5).tasks == 1
     assert speed(rows, "frozen", 10, pretrain_seconds=0).tasks == 0
     free = speed(rows, "frozen", 10)
