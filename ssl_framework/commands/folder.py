@@ -1,11 +1,15 @@
 """The folder of a run: what it was made with, on what, and how it goes on."""
 
 import copy
+import errno
+import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +61,36 @@ def begin(settings: Settings) -> Path:
         write_yaml(folder / "config.yaml", settings)
         write_json(folder / "environment.json", environment())
     return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Generator[None]:
+    """A run folder that no other live process writes to, as long as the block lasts; the first process of a run claims it.
+
+    A record lock: it ends with the process, however that ends, and loader workers do not inherit it.
+
+    Raises:
+        ValueError: another process has claimed it.
+    """
+    if not is_first():
+        yield
+        return
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                raise ValueError(
+                    f"run.dir={folder} is being written by {file.read() or 'another process'}: wait until it ends, or give "
+                    "another folder."
+                ) from None
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+                raise
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def go_on(settings: Settings) -> Settings:

@@ -44,9 +44,10 @@ def run(settings: Settings) -> dict[str, Any]:
     trainer = _trainer(settings, data, home)
     if resume is None:  # only now: what does not fit together leaves no folder behind
         folder.begin(settings)
-    _note_facts(home, data)
-    say(_headline(module, data, trainer, home))
-    _fit(settings, trainer, module, data, checkpoint, home)
+    with folder.claimed(home):
+        _note_facts(home, data)
+        say(_headline(module, data, trainer, home))
+        _fit(settings, trainer, module, data, checkpoint, home)
     say(f"encoder: {home / 'encoder.safetensors'}", f"next:    ssl-framework evaluate from_run={home}")
     return {"run": str(home), "steps": trainer.global_step, **{k: float(v) for k, v in trainer.callback_metrics.items()}}
 

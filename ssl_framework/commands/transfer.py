@@ -44,7 +44,8 @@ def run(settings: Settings) -> dict[str, Any]:
     settings, made = _settled(settings)  # what does not fit together leaves no folder behind
     plan = plan_of(settings)
     home = Path(settings["run"]["dir"]) if settings["resume"] is not None else folder.begin(settings)
-    found = _measured(settings, plan, home)
+    with folder.claimed(home):
+        found = _measured(settings, plan, home)
     say(f"rows: {home / rows.FILE}")
     if settings["parts"] > 1:
         say(f"part {settings['part']} of {settings['parts']}: the page is made of all parts, by ssl-framework report.")
