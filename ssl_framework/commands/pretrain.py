@@ -35,7 +35,7 @@ def run(settings: Settings) -> dict[str, Any]:
     resume = settings["resume"]
     if resume is not None:
         settings = folder.go_on(settings)
-    checkpoint = None if resume is None else last_checkpoint(resume, on_damage=rank_zero_warn if is_first() else None)
+    checkpoint = None if resume is None else _last(resume)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
@@ -67,6 +67,21 @@ def pretext(settings: Settings, data: DataModule) -> PretextModule:
         compile=settings["trainer"]["compile"],
         channels_last=settings["trainer"]["channels_last"],
     )
+
+
+def _last(resume: str) -> Path:
+    """What to go on from.
+
+    Raises:
+        ValueError: it is a folder of shards, or all are damaged.
+    """
+    found = last_checkpoint(resume, on_damage=rank_zero_warn if is_first() else None)
+    if found.is_dir():
+        raise ValueError(
+            f"{found} is a folder of shards, whose .metadata is a pickle that could run code: it is not read. Runs with "
+            "trainer.strategy.save_distributed_checkpoint=false write one file."
+        )
+    return found
 
 
 def _trainer(settings: Settings, data: DataModule, home: Path) -> pl.Trainer:

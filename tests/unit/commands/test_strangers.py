@@ -8,7 +8,8 @@ import hydra
 import pytest
 import yaml
 
-from ssl_framework.commands import compose, folder, strangers
+from ssl_framework.checkpoint import store
+from ssl_framework.commands import compose, folder, pretrain, strangers
 
 
 @pytest.fixture
@@ -113,6 +114,15 @@ def test_what_is_no_plain_configuration_is_refused(text: str, said: str, saved: 
     (saved / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=said):
         compose.saved_settings(saved)
+
+
+def test_a_folder_of_shards_is_not_read(saved: Path):
+    shards = store.checkpoint_dir(saved) / "step-000000001.ckpt"
+    shards.mkdir(parents=True)
+    (shards / ".metadata").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    store.seal(shards, {})
+    with pytest.raises(ValueError, match="a folder of shards, whose .metadata is a pickle"):
+        pretrain.run(compose.compose("pretrain", [f"resume={saved}"], folder=str(saved)))
 
 
 def test_a_resumed_run_writes_its_logs_into_its_own_folder(saved: Path):
