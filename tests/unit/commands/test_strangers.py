@@ -121,7 +121,7 @@ def test_a_folder_of_shards_is_not_read(saved: Path):
     shards.mkdir(parents=True)
     (shards / ".metadata").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     store.seal(shards, {})
-    with pytest.raises(ValueError, match="a folder of shards, whose .metadata is a pickle"):
+    with pytest.raises(ValueError, match=r"a folder of shards, whose \.metadata is a pickle"):
         pretrain.run(compose.compose("pretrain", [f"resume={saved}"], folder=str(saved)))
 
 
