@@ -6,9 +6,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# a worker takes neighbours, which share fixtures, and at the end what the other has left
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal
-NOTEBOOKS = --nbmake --nbmake-timeout=300 notebooks
+# a worker has a core, takes neighbours, which share fixtures, and at the end what the other has left
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+NOTEBOOKS = --nbmake --nbmake-timeout=600 notebooks
 
 .PHONY: help install demo test test-all static lint types floors docs notebooks unit proofs format clean
 

@@ -1,6 +1,7 @@
 """A run is saved whole or not at all, and its encoder with it."""
 
 import copy
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -58,6 +59,7 @@ class SaveRun(Checkpoint):
         self.keep = keep
         self.history = dict(history or {})
         self._files = WholeFiles()
+        self._unset: frozenset[str] = frozenset()  # tensors that say by NaN or infinity that they have no value yet
         self._done = -1  # the step that was looked at last
         self._unvalidated: Plain | None = None  # counters of the loops before the validation that is due
 
@@ -71,6 +73,7 @@ class SaveRun(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove what a killed save left behind; say what a resumed run cannot repeat; validate where the stop prevented it."""
         self._done = trainer.global_step
+        self._unset = frozenset(_not_finite(pl_module))
         if trainer.is_global_zero:
             store.remove_unfinished(trainer.default_root_dir)
             for folder in (Path(trainer.default_root_dir), store.checkpoint_dir(trainer.default_root_dir)):
@@ -142,7 +145,7 @@ class SaveRun(Checkpoint):
             NonFiniteError: a weight is NaN or infinite; the checkpoints before are kept.
             OSError: it must be saved, and cannot be.
         """
-        require_finite(trainer, pl_module)
+        require_finite(trainer, pl_module, self._unset)
         target = store.checkpoint_dir(trainer.default_root_dir) / f"step-{trainer.global_step:09d}.ckpt"
         failed = self._write(trainer, target) or self._write_encoder(trainer, pl_module)
         if failed is None:
@@ -230,13 +233,18 @@ def _preprocessing(views: ViewMaker) -> dict[str, Any]:
     return {"mean": list(views.mean), "std": list(views.std), "size": list(views.size), "channels": len(views.mean)}
 
 
-def require_finite(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+def require_finite(trainer: pl.Trainer, module: pl.LightningModule, but: Set[str] = frozenset()) -> None:
     """Refuse weights that are NaN or infinite; called on all processes together.
+
+    Args:
+        trainer: of the run.
+        module: likewise.
+        but: names of tensors that may be.
 
     Raises:
         NonFiniteError: there are some; the message names them.
     """
-    bad = [name for name, tensor in module.state_dict().items() if not _is_finite(tensor)]
+    bad = [name for name in _not_finite(module) if name not in but]
     if trainer.strategy.reduce_boolean_decision(bool(bad), all=False):
         names = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise NonFiniteError(
@@ -244,6 +252,10 @@ def require_finite(trainer: pl.Trainer, module: pl.LightningModule) -> None:
             "and the checkpoint before it is kept. Lower optimizer.lr, or take precision=bf16-mixed or 32.",
             {"step": trainer.global_step, "max_steps": trainer.max_steps, "positions": [], "ranks": [], "parameters": bad},
         )
+
+
+def _not_finite(module: pl.LightningModule) -> list[str]:
+    return [name for name, tensor in module.state_dict().items() if not _is_finite(tensor)]
 
 
 def _is_finite(tensor: Any) -> bool:

@@ -270,6 +270,7 @@ def test_predict_writes_a_line_for_each_image(run: Path, tmp_path: Path) -> None
             predict.run(compose.compose("predict", [*said, word], folder=str(tmp_path / "r")))
 
 
+@pytest.mark.slow
 def test_downstream_chooses_its_cut(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [f"from_run={run}", "cut=auto", "labels_per_class=5", "debug=short", "trainer.progress_bar=false", "trainer=cpu"]
     rows = downstream.run(compose.compose("downstream", words, folder=str(tmp_path / "d")))["rows"]
@@ -353,7 +354,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_bits(tmp_path:
         *SHORT,
         "logger=csv",
         "trainer.max_steps=100",  # more than a busy machine does before the signal comes
-        "trainer.checkpoint_every_n_steps=2",
+        "trainer.checkpoint_every_n_steps=5",
         "trainer.val_check_interval=0",
     ]
     line = [sys.executable, "-m", "ssl_framework", *words, "run.dir=killed"]

@@ -220,7 +220,7 @@ def test_another_split_of_the_pretraining_is_a_limit(encoder: Path, whole: Path,
     assert "may have seen images of test" in said
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_stopped_study_goes_on_to_the_same_rows(whole: Path, encoder: Path, tmp_path: Path, how: signal.Signals) -> None:
     line = [sys.executable, "-m", "ssl_framework", "transfer", *words(encoder, "jobs=2", *FEW), "run.dir=stopped"]
     process = subprocess.Popen(
@@ -250,6 +250,7 @@ def test_a_stopped_study_goes_on_to_the_same_rows(whole: Path, encoder: Path, tm
     assert (tmp_path / "stopped" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_machines_share_a_study_and_the_report_gathers_it(whole: Path, encoder: Path, tmp_path: Path) -> None:
     line = ["transfer", *words(encoder, *FEW), "part=0,1", "parts=2", f"run.dir={tmp_path / 'parts'}", "--multirun"]
     done = subprocess.run(

@@ -51,6 +51,7 @@ def test_one_task_of_each_group_on_colour_images(scripts: dict[str, ModuleType])
     assert sorted(groups) == sorted({card(task).group for task in TASKS})
 
 
+@pytest.mark.slow
 def test_rows_of_the_digits(scripts: dict[str, ModuleType], tmp_path: Path):
     rows = tmp_path / "rows.jsonl"
     arguments = ["--case", "digits", "--rows", str(rows), "--workers", "1", "--tasks"]
@@ -153,6 +154,7 @@ def test_proofs_that_fail_are_not_lost(scripts: dict[str, ModuleType], tmp_path:
     assert found["proofs"]["parity"]["parts"] == {"passed": 0, "tests": 1}
 
 
+@pytest.mark.slow
 def test_tests_that_cannot_be_collected_are_an_error(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch):
     prove = scripts["prove"]
     monkeypatch.setitem(prove.PROOFS, "parity", ("tests/no_such_folder",))

@@ -187,6 +187,7 @@ def test_synthetic_images_are_made_once_and_differ(modules: SimpleNamespace, tmp
     assert len(list(folder.glob("*/*.jpg"))) == 20
 
 
+@pytest.mark.slow
 def test_a_race_of_ours_and_the_bare_loop(modules: SimpleNamespace, tmp_path: Path):
     out = tmp_path / "rows.json"
     size = ["--rounds", "2", "--seconds", "0.05", "--batch", "8", "--images", "64"]

@@ -80,6 +80,7 @@ def test_windows_are_interleaved_and_calls_never_repeat(views: ModuleType, tiny:
     assert seen[2:] == [("ours", 1, 1), ("kornia", 2, 1), ("kornia", 2, 2), ("ours", 1, 2)]
 
 
+@pytest.mark.slow
 def test_rows(
     views: ModuleType, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -106,6 +107,7 @@ def test_rows(
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_processes_run_alone_and_together(views: ModuleType):
     pairs = views.race_processes(views.Case(24, 32, 4, 0.0, 3), rounds=2, seconds=0.3)
     assert len(pairs) == 2

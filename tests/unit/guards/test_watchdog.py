@@ -90,6 +90,7 @@ def test_limits_are_checked():
         Watchdog(0, 5)
 
 
+@pytest.mark.slow
 def test_the_undefended_run_stands_for_ever(tmp_path: Path):
     child = os.fork()
     if child == 0:
