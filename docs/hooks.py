@@ -27,7 +27,7 @@ from ssl_framework.pretext import PretextModule
 ROOT = Path(__file__).resolve().parent.parent
 CONF = conf_dir()
 
-EXPLAINED = ("design", "performance", "throughput", "catalogue", "policies")
+EXPLAINED = ("design", "performance", "throughput", "catalogue", "policies", "evidence", "honesty")
 
 PACKAGES = {
     "types": "records and protocols",

@@ -66,6 +66,7 @@ def test_a_pretext_trains_and_leaves_a_whole_run_folder(pretext: str, tmp_path: 
     assert np.isfinite(result["train/loss"])
     files = {file.name for file in (tmp_path / "run").iterdir()}
     assert files == {
+        ".lock",  # the run belongs to one live process
         "checkpoints",
         "config.yaml",
         "encoder.safetensors",

@@ -101,7 +101,7 @@ def whole(encoder: Path) -> Path:
 
 def test_a_study_leaves_its_rows_its_claims_and_one_page(whole: Path) -> None:
     assert {file.name for file in whole.iterdir()} == {
-        "config.yaml", "environment.json", "report.html", "results.json", rows.FILE,
+        ".lock", "config.yaml", "environment.json", "report.html", "results.json", rows.FILE,
     }  # fmt: skip
     found = rows.read(whole / rows.FILE)
     assert len(found) == 5 * 2 * 3 + 3 * 2  # scratch, frozen and full learn from wrong labels too
@@ -315,3 +315,19 @@ def test_the_seconds_of_a_gpu_count_for_cells_on_a_gpu_whatever_the_threads(enco
         seconds = transfer.pretraining(read, [{"recipe": {"device": device, "threads": 7}}])["seconds"]
         assert (seconds == transfer._seconds(home)) == known
     assert story._pretrained_on(home) == {"pretrained on": "a GPU"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "pays"), [("shuffled", False), ("good", True)])
+def test_an_encoder_that_could_learn_nothing_does_not_pay(
+    name: str, pays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretrained on digits whose pixels were shuffled, image by image; and on the digits, so that "never" is no answer."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import honesty
+
+    home = honesty.encoder(name, tmp_path)
+    grid = [word for word in honesty.GRID if not word.startswith(("budgets", "methods"))]
+    few = [f"encoder_file={home}", *grid, "budgets=[1,10]", "methods=[scratch,random_frozen,raw_pixels,pca,frozen,full]"]
+    found = study(tmp_path / "study", *few)["rows"]
+    assert ("pays" in [one.word for one in claims.verdicts(found)]) == pays

@@ -76,6 +76,8 @@ def test_commands_compose(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """A run that a page makes by ``run.dir=`` lends its settings to the commands below it, as on the reader's disk."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SSL_FRAMEWORK_DATA", raising=False)
+    if "\nexport SSL_FRAMEWORK_DATA=" in page.read_text():
+        monkeypatch.setenv("SSL_FRAMEWORK_DATA", str(tmp_path))
     for line in commands(page):
         flags = [word for word in line if word.startswith("-")]
         words = [word for word in line if word not in flags and word != f"pretext={TUTORIAL}"]

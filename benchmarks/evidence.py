@@ -1,0 +1,190 @@
+"""Does transfer pay? Four encoders that were pretrained and studied by two commands each, and their pages in the docs.
+
+    export SSL_FRAMEWORK_DATA=FOLDER                     # that holds fashion_mnist/ and cifar10/
+    python benchmarks/evidence.py fashion_mnist_simclr   # pretrain and study; several names, or none for all
+    python benchmarks/evidence.py --report               # docs/evidence/*.html and docs/explanation/evidence.md
+
+The commands are those of the command line, run in ``--home``, where run folders stay: a study that was stopped goes on. Rows
+are kept in ``benchmarks/evidence/``, compressed, so that the sentence of a page can be checked.
+"""
+
+import argparse
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssl_framework.transfer import claims, rows
+
+HERE = Path(__file__).resolve().parent
+ROWS = HERE / "evidence"
+DOCS = HERE.parent / "docs"
+HOME = Path.home() / ".cache" / "ssl_framework" / "benchmarks" / "evidence"
+SECONDS = "seconds.json"
+
+
+class Case(NamedTuple):
+    """An encoder and what it is studied on.
+
+    Attributes:
+        pretext: as people call it.
+        data: likewise.
+        pretrain: words of the command.
+        study: likewise, after ``encoder_file`` and ``run.dir``.
+    """
+
+    pretext: str
+    data: str
+    pretrain: Sequence[str]
+    study: Sequence[str]
+
+
+CASES = {
+    "fashion_mnist_simclr": Case(
+        "SimCLR", "Fashion-MNIST", ("experiment=fashion_mnist_simclr", "trainer.max_steps=1200"), ("data=fashion_mnist",)
+    ),
+    "fashion_mnist_mae": Case("MAE", "Fashion-MNIST", ("experiment=fashion_mnist_mae",), ("data=fashion_mnist",)),
+    "cifar10_simclr": Case("SimCLR", "CIFAR-10", ("experiment=cifar10_simclr_micro",), ("data=cifar10",)),
+    "cifar10_mae": Case("MAE", "CIFAR-10", ("experiment=cifar10_mae_micro",), ("data=cifar10",)),
+}
+
+
+def study_of(name: str) -> Path:
+    """Its run folder, below the home."""
+    return Path("runs") / f"study_{name}"
+
+
+def measure(name: str, home: Path, jobs: int | None) -> None:
+    """Pretrain where it is not done, and study, or go on with it."""
+    case, encoder, study = CASES[name], Path("runs") / name, study_of(name)
+    if not (home / encoder / "encoder.yaml").is_file():
+        _command(home, "pretrain", *case.pretrain, f"run.dir={encoder}")
+    begun = (home / study / "config.yaml").is_file()
+    words = [f"resume={study}"] if begun else [f"encoder_file={encoder}", *case.study, f"run.dir={study}"]
+    started = time.monotonic()
+    _command(home, "transfer", *words, *(() if jobs is None else (f"jobs={jobs}",)))
+    if not begun:
+        (home / study / SECONDS).write_text(json.dumps({"seconds": time.monotonic() - started}) + "\n")
+
+
+def _command(home: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "ssl_framework", *words], cwd=home, check=True)
+
+
+def keep(home: Path) -> None:
+    """Copy rows and pages of all that is done into the repository."""
+    ROWS.mkdir(exist_ok=True)
+    (DOCS / "evidence").mkdir(exist_ok=True)
+    there = [name for name in CASES if (home / study_of(name) / "report.html").is_file()]
+    for name in there:
+        source = home / study_of(name)
+        packed = gzip.compress((source / rows.FILE).read_bytes(), mtime=0)
+        (ROWS / f"{name}.jsonl.gz").write_bytes(packed)
+        shutil.copyfile(source / "report.html", DOCS / "evidence" / f"{name}.html")
+        seconds = source / SECONDS
+        known = json.loads(seconds.read_text()) if seconds.is_file() else {}
+        results = json.loads((source / "results.json").read_text())
+        facts = {"pretrain_seconds": results.get("pretrain_seconds"), "study_seconds": known.get("seconds")}
+        (ROWS / f"{name}.json").write_text(json.dumps({**facts, "environment": results["environment"]}, indent=1) + "\n")
+    if len(there) > 1:
+        _command(home, "report", f"runs=[{','.join(map(str, map(study_of, there)))}]", "run.dir=runs/comparison")
+        shutil.copyfile(home / "runs" / "comparison" / "comparison.html", DOCS / "evidence" / "comparison.html")
+        shutil.rmtree(home / "runs" / "comparison")
+
+
+def kept(name: str) -> list[dict[str, Any]]:
+    """The rows of a case, as they are in the repository."""
+    lines = gzip.decompress((ROWS / f"{name}.jsonl.gz").read_bytes()).decode().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def page() -> str:
+    """The Markdown of docs/explanation/evidence.md."""
+    lines = [HEAD, *([TOGETHER] if (DOCS / "evidence" / "comparison.html").is_file() else [])]
+    for name, case in CASES.items():
+        if not (ROWS / f"{name}.jsonl.gz").is_file():
+            continue
+        found = kept(name)
+        facts = json.loads((ROWS / f"{name}.json").read_text())
+        lines += [
+            f"## {case.pretext} on {case.data}",
+            "",
+            f"**{claims.headline(claims.verdicts(found))}** [The page](../evidence/{name}.html).",
+            "",
+            *_table(found),
+            "",
+            _cost(facts, found),
+            "",
+            "```bash",
+            f"ssl-framework pretrain {' '.join(case.pretrain)} run.dir=runs/{name}",
+            f"ssl-framework transfer encoder_file=runs/{name} {' '.join(case.study)} run.dir={study_of(name)}",
+            "```",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+HEAD = """# Encoders, and whether they paid
+
+Each was pretrained by one command and studied by another, with the default grid of [`transfer`](../does-transfer-pay.md), on
+two CPU cores. A page opens offline. Gains are over training from scratch with the same labels, with 95 % t intervals over five
+seeds. Made by `python benchmarks/evidence.py --report` from `benchmarks/evidence/`.
+
+The commands below find the data sets where this says that they are:
+
+```bash
+export SSL_FRAMEWORK_DATA=DATA  # the folder that holds fashion_mnist and cifar10
+```
+"""
+TOGETHER = "[One page compares all](../evidence/comparison.html).\n"
+
+
+def _table(found: Sequence[dict[str, Any]]) -> list[str]:
+    told = claims.summary(found)
+    worth = {one["budget"]: one["factor"]["median"]["text"] for one in told["label_efficiency"] if "factor" in one}
+    lines = ["| labels a class | verdict | method | gain (points) | as many labels from scratch |", "|---:|---|---|---:|---:|"]
+    for one in told["verdicts"]:
+        low, high = (f"{100 * one[key]:+.1f}" for key in ("low", "high"))
+        rival = "" if one["rival"] is None else f" ({one['rival']} is not beaten)"
+        lines.append(
+            f"| {one['budget']} | {one['verdict']}{rival} | {one['method']} | {100 * one['gain']:+.1f} ({low} to {high}) | "
+            f"{worth.get(one['budget'], '')} times |"
+        )
+    return lines
+
+
+def _cost(facts: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
+    pretrain, study, where = facts["pretrain_seconds"], facts["study_seconds"], facts["environment"]
+    made = f"It was pretrained on {where['pretrained on']}"
+    took = "" if pretrain is None else f", in {pretrain / 60:.0f} minutes"
+    rest = "" if study is None else f"; the study of {len(found)} rows, with robustness, took {study / 60:.0f}"
+    return f"{made}{took}{rest} ({where.get('processor', 'unknown processor')}, {where['threads']} threads)."
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--home", type=Path, default=HOME)
+    parser.add_argument("--jobs", type=int, help="processes of a study; default: one for each core, or one on a GPU")
+    asked = parser.parse_args()
+    unknown = [name for name in asked.names if name not in CASES]
+    if unknown:
+        parser.error(f"there is no {unknown[0]}: give {', '.join(CASES)}")
+    asked.home.mkdir(parents=True, exist_ok=True)
+    if asked.report:
+        keep(asked.home)
+        (DOCS / "explanation" / "evidence.md").write_text(page())
+        return
+    for name in asked.names or CASES:
+        measure(name, asked.home, asked.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

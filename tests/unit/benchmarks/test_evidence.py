@@ -1,0 +1,75 @@
+"""The pages in the docs say what the rows behind them say, open offline, and are small."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ssl_framework.commands import compose
+from ssl_framework.report.page.markup import tag
+from ssl_framework.transfer import claims
+
+ROOT = Path(__file__).parents[3]
+NAMES = sorted(path.name.removesuffix(".jsonl.gz") for path in (ROOT / "benchmarks" / "evidence").glob("*.jsonl.gz"))
+PAGES = sorted(path.stem for path in (ROOT / "docs" / "evidence").glob("*.html"))
+MOST_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def evidence() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sentence_of_a_page_is_that_of_its_rows(name: str, evidence: ModuleType) -> None:
+    rows = evidence.kept(name)
+    page = (ROOT / "docs" / "evidence" / f"{name}.html").read_text()
+    assert str(tag("p", claims.headline(claims.verdicts(rows))))[3:-4] in page
+    for one in claims.summary(rows)["verdicts"]:
+        assert f"{100 * abs(one['gain']):.1f}" in page
+    seeds = {row["seed"] for row in rows}
+    assert len(seeds) >= 5
+    assert {row["budget"] for row in rows} == {1, 10, 50, 250}
+    case = evidence.CASES[name]
+    assert f"ssl-framework transfer encoder_file=runs/{name} {' '.join(case.study)}" in page
+    assert f"ssl-framework pretrain {' '.join(case.pretrain)}" in page
+
+
+def test_every_study_has_its_page() -> None:
+    assert NAMES
+    assert sorted([*NAMES, *(["comparison"] if len(NAMES) > 1 else [])]) == PAGES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_one_small_file(name: str) -> None:
+    page = (ROOT / "docs" / "evidence" / f"{name}.html").read_bytes()
+    assert len(page) < MOST_BYTES
+    assert not re.search(rb"""(?:src|href)=["']?(?:https?:)?//""", page)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_commands_can_be_typed(name: str, evidence: ModuleType) -> None:
+    case = evidence.CASES[name]
+    compose.compose("pretrain", list(case.pretrain))
+    compose.compose("transfer", [f"encoder_file=runs/{name}", *case.study])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_bound_to_one_recipe(name: str, evidence: ModuleType) -> None:
+    recipes = [row["recipe"] for row in evidence.kept(name)]
+    for key in ("code", "data_fingerprint", "torch"):
+        assert len({recipe[key] for recipe in recipes}) == 1
+    facts = json.loads((ROOT / "benchmarks" / "evidence" / f"{name}.json").read_text())
+    assert facts["environment"]["pretrained on"]
+
+
+def test_the_table_of_the_docs_is_made_of_the_rows(evidence: ModuleType) -> None:
+    assert (ROOT / "docs" / "explanation" / "evidence.md").read_text() == evidence.page()
