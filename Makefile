@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 NOTEBOOKS = --nbmake --nbmake-timeout=600 notebooks
 
-.PHONY: help install demo test test-all static lint types floors docs notebooks unit proofs format clean
+.PHONY: help install demo test test-all test-reliability static lint types floors docs notebooks unit proofs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -27,6 +27,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install  ## pretrain on digits and transfer with few labels, in under 3 minutes
 	$(BIN)/ssl-framework demo
+
+test-reliability: install  ## kill, stop, starve and deceive runs; count it in benchmarks/promises.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/promises.py --workers $(WORKERS)
 
 test: static  ## every check
 	$(PYTEST) -m "not slow" $(NOTEBOOKS) tests

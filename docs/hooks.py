@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import griffe
+import promises
 import proofs
 import recipes
 import yaml
@@ -91,6 +92,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav += [
         {"Pretext tasks": ["reference/tasks/index.md", *tasks]},
         {"Proofs": "reference/proofs.md"},
+        {"Promises": "reference/promises.md"},
         {"Recipes": "reference/recipes.md"},
         {"Configuration": ["reference/configuration/index.md", *groups]},
         {"Python": ["reference/api/index.md", *packages]},
@@ -112,6 +114,7 @@ def pages() -> dict[str, str]:
     made |= {f"reference/tasks/{path.stem}.md": task_page(path) for path in pretext_files()}
     cards = {path.stem: task_class(path).card for path in pretext_files()}
     made |= {"reference/recipes.md": recipes.page(), "reference/proofs.md": proofs.page(cards)}
+    made |= {"reference/promises.md": promises.page()}
     made |= {f"reference/configuration/{group}.md": group_page(group) for group in groups_on_disk()}
     made |= {"reference/api/index.md": api_index()}
     made |= {f"reference/api/{name}.md": api_page(name) for name in PACKAGES}

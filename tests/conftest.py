@@ -16,6 +16,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     terminalreporter.write_line(f"golden curve {value}")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a test proves goes into its report, which `benchmarks/promises.py` counts."""
+    for mark in item.iter_markers("promise"):
+        number, kind = mark.args
+        item.user_properties.append(("promise", f"{number}: {kind}"))
+
+
 @pytest.fixture(autouse=True)
 def _lightning_speaks() -> None:
     """The commands quiet its loggers for the whole process, and the next test may listen to them."""

@@ -1,5 +1,6 @@
 """What several test suites need: every pretext task on disk, small, and a few processes that talk over gloo."""
 
+import hashlib
 import importlib
 import inspect
 import os
@@ -124,6 +125,28 @@ def accepts(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Plain constructor arguments of a task: what stands between the encoder and ``**training``."""
     parameters = dict(inspect.signature(function).parameters)
     return {n: p for n, p in parameters.items() if n not in {"self", "encoder", "training"}}
+
+
+def bits(state: Any) -> str:
+    """One hash of every tensor and number of a nested state."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            flat = value.detach().contiguous().cpu().view(-1)
+            digest.update(str(value.dtype).encode() + flat.view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in sorted(value, key=str):
+                digest.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            digest.update(repr(value).encode())
+
+    add(state)
+    return digest.hexdigest()
 
 
 def in_a_child(function: Callable[[], object]) -> int:

@@ -31,10 +31,12 @@ class WholeFiles(CheckpointIO):
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            if isinstance(error, RuntimeError) and not _of_the_disk(error):
+        except OSError as error:
+            self.failure = error
+        except RuntimeError as error:  # torch's writer turns a full disk into one
+            self.failure = _of_the_disk(error)
+            if self.failure is None:
                 raise
-            self.failure = error if isinstance(error, OSError) else OSError(str(error).splitlines()[0])
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a file; nothing in it runs, whatever is asked for.
@@ -50,11 +52,12 @@ class WholeFiles(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def _of_the_disk(error: RuntimeError) -> bool:
-    """Whether a write failed below torch's zip writer."""
+def _of_the_disk(error: RuntimeError) -> OSError | None:
+    """The failed write below torch's zip writer."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
-            return True
+            return cause
         cause = cause.__cause__ or cause.__context__
-    return "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)
+    cut_short = "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)
+    return OSError("its file could not be written to the end, as on a full disk or beyond a quota") if cut_short else None

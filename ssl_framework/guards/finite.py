@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -152,8 +153,11 @@ def _copy(to: list[Tensor], values: list[Tensor]) -> None:
 
 def _ranks(trainer: pl.Trainer, bad: bool) -> list[int]:
     """The processes whose own loss is not finite; gradients are common to all."""
-    told = torch.tensor(bad, device=trainer.strategy.root_device)
-    return torch.as_tensor(trainer.strategy.all_gather(told)).flatten().nonzero().flatten().tolist()
+    told = torch.tensor([bad], dtype=torch.uint8, device=trainer.strategy.root_device)
+    everyone = [told.clone() for _ in range(trainer.world_size)]
+    if trainer.world_size > 1:
+        dist.all_gather(everyone, told)  # Lightning's goes by way of a function that torch 2.14 deprecates
+    return torch.cat(everyone).nonzero().flatten().tolist()
 
 
 def _not_finite(module: pl.LightningModule) -> list[str]:

@@ -2,7 +2,6 @@
 
 import ast
 import copy
-import hashlib
 import inspect
 import os
 import signal
@@ -24,6 +23,7 @@ from support import (
     TASKS,
     MapEncoder,
     accepts,
+    bits,
     channels,
     digits_data,
     fit,
@@ -36,28 +36,6 @@ from support import (
 )
 
 every_task = pytest.mark.parametrize("task", TASKS)
-
-
-def bits(state: Any) -> str:
-    """One hash of every tensor and number of a nested state."""
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            flat = value.detach().contiguous().cpu().view(-1)
-            digest.update(str(value.dtype).encode() + flat.view(torch.uint8).numpy().tobytes())
-        elif isinstance(value, dict):
-            for key in sorted(value, key=str):
-                digest.update(str(key).encode())
-                add(value[key])
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            digest.update(repr(value).encode())
-
-    add(state)
-    return digest.hexdigest()
 
 
 def test_there_are_tasks():
@@ -137,6 +115,7 @@ def test_state_goes_round(task: str, tmp_path: Path):
     assert torch.equal(module.eval()(views).loss, other.eval()(views).loss)
 
 
+@pytest.mark.promise("R1", "task whose state holds all that changes")
 @every_task
 def test_nothing_that_changes_is_left_out_of_the_state(task: str, tmp_path: Path):
     """An attribute that moves in training and is not in `state_dict` would be lost on resume."""
@@ -233,6 +212,7 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.promise("R1", "SIGKILL, twice in a run: the same bits in the end")
 @every_task
 def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_bits(task: str, tmp_path: Path):
     """Twelve steps are over two epochs, saved every 3; killed in step 4 before the optimiser moves, and again in step 8."""

@@ -60,6 +60,7 @@ def half_a_manifest(path: Path) -> None:
 DAMAGES = (truncated, emptied, flipped, gone, other_keys, other_shapes, no_manifest_of_ours, half_a_manifest)
 
 
+@pytest.mark.promise("R6", "damage: named, set aside, the one before is taken")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(damage: Callable[[Path], None], tmp_path: Path):
     before, last = saved(tmp_path, 3, 6)
@@ -77,6 +78,17 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(damage: C
     assert not last.exists()
     assert last.with_name("step-000000006.ckpt.damaged").exists()
     assert checkpoints(tmp_path) == [before]
+
+
+@pytest.mark.promise("R6", "control")
+def test_torch_loads_a_flipped_bit_without_a_word(tmp_path: Path):
+    (last,) = saved(tmp_path, 3)
+    content = bytearray(last.read_bytes())
+    content[content.index(torch.tensor(3.0).numpy().tobytes()) + 2] ^= 1
+    last.write_bytes(content)
+    assert torch.load(last, weights_only=True)["state_dict"]["weight"][0] != 3
+    with pytest.raises(DamagedError):
+        last_checkpoint(tmp_path)
 
 
 def test_without_a_whole_one_each_is_named(tmp_path: Path):

@@ -32,6 +32,7 @@ def loader(samples: int) -> Any:
     return DataLoader(torch.ones(samples, 1), batch_size=4, drop_last=True)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.promise("R7", "run without batches: an error")
 @pytest.mark.filterwarnings("ignore:.* does not have many workers", "ignore:.*Total length of .* is zero")
 @pytest.mark.parametrize("samples", [0, 3])  # none, and fewer than a batch
 def test_no_batch_is_no_training(samples: int):
@@ -50,6 +51,7 @@ def test_a_whole_run_and_one_that_was_stopped_early_are_ends():
     assert early.global_step < 5
 
 
+@pytest.mark.promise("R7", "control")
 @pytest.mark.filterwarnings("ignore:.* does not have many workers", "ignore:.*Total length of .* is zero")
 def test_lightning_calls_it_finished():
     trainer = pl.Trainer(max_steps=5, enable_checkpointing=False, **QUIET)

@@ -54,6 +54,7 @@ class Looks(pl.Callback):
         self.seen.append(state(pl_module, trainer))
 
 
+@pytest.mark.promise("R7", "loss, gradient or activations that are not finite: the step is not made")
 @pytest.mark.parametrize("task", ["byol", "moco_v2"])  # a teacher, and a queue
 @pytest.mark.parametrize(
     ("what", "value"),
@@ -70,6 +71,7 @@ def test_a_step_that_is_not_finite_changes_nothing(task: str, what: str, value: 
     assert all(bool(value.isfinite().all()) for value in load_encoder(tmp_path).encoder.state_dict().values())
 
 
+@pytest.mark.promise("R7", "many such steps: the run stops, and they can be replayed")
 @pytest.mark.filterwarnings("ignore:step .* is not finite")
 def test_too_many_in_a_row_stop_the_run_and_leave_what_replays_them(tmp_path: Path):
     before = 3
@@ -96,6 +98,7 @@ def test_too_many_in_a_row_stop_the_run_and_leave_what_replays_them(tmp_path: Pa
     assert len(checkpoints(tmp_path)) == 1
 
 
+@pytest.mark.promise("R7", "many such steps: the run stops, and they can be replayed")
 @pytest.mark.filterwarnings("ignore:step .* is not finite")
 def test_too_many_among_the_last_stop_it_too_and_a_resumed_run_goes_on_counting(tmp_path: Path):
     gate = {"in_a_row": 3, "of_last": 3, "window": 6}
@@ -115,6 +118,7 @@ def test_too_many_among_the_last_stop_it_too_and_a_resumed_run_goes_on_counting(
         trained(14, last_checkpoint(tmp_path))
 
 
+@pytest.mark.promise("R7", "control")
 def test_the_undefended_run_is_ruined(tmp_path: Path):
     """Without the gate one such step ends in weights that are NaN, and Lightning calls the run finished."""
     options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "val_every": 0}

@@ -54,6 +54,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 POINTS = ("on_train_batch_start", "on_before_backward", "on_before_optimizer_step", "on_before_zero_grad", "on_train_batch_end")
 
 
+@pytest.mark.promise("R4", "signal at a point of the step: the same bits in the end")
 @pytest.mark.parametrize(("number", "point"), [*((n, POINTS[1]) for n in SIGNALS), *((signal.SIGTERM, p) for p in POINTS)])
 def test_the_step_ends_is_saved_and_the_run_goes_on_to_the_same_bits(number: int, point: str, tmp_path: Path):
     whole = small("byol")
@@ -142,6 +143,7 @@ class Line(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+@pytest.mark.promise("R4", "second Ctrl-C: left at once")
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path):
     with pytest.raises(SystemExit) as left:
         fit(small("byol"), digits_data(), 6, tmp_path, callbacks=[Sends(signal.SIGINT, 2, times=2), SaveRun(every_n_steps=0)])

@@ -45,6 +45,7 @@ def run(folder: Path, hook: str, seconds: float, **limits: float) -> None:
     fit(small("rotation"), data, 4, folder, callbacks=callbacks, val_every=2, **limits)
 
 
+@pytest.mark.promise("R8", "stuck loader, step or validation: said where, and ended")
 @pytest.mark.parametrize(
     ("hook", "limits", "said"),
     [
@@ -90,6 +91,7 @@ def test_limits_are_checked():
         Watchdog(0, 5)
 
 
+@pytest.mark.promise("R8", "control")
 @pytest.mark.slow
 def test_the_undefended_run_stands_for_ever(tmp_path: Path):
     child = os.fork()

@@ -1,0 +1,77 @@
+"""Which promises of reliability are kept: runs their tests, the slow ones as well, and writes how many trials passed.
+
+    make test-reliability        # an hour and a half at most; benchmarks/promises.json
+
+A test says by its mark ``promise`` what it proves, and is one trial of it, or as many as it records under "times". If any test
+fails, this ends with 1.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import machine_record
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).with_name("promises.json")
+
+
+def run(workers: int, words: Sequence[str]) -> tuple[list[tuple[str, int, bool]], int]:
+    """Run all tests that are marked; what each proves, in how many trials, and whether it passed; and pytest's exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "worksteal", "-m", "promise"]
+        code = subprocess.run([*command, f"--junitxml={report}", *words], cwd=ROOT, check=False).returncode
+        if code not in (0, 1):  # passed, and some failed
+            raise RuntimeError(f"pytest ended with {code}: the tests were not run, and what was known of them stays.")
+        return list(results(report)), code
+
+
+def results(report: Path) -> Iterator[tuple[str, int, bool]]:
+    """What the tests of a pytest report prove, in how many trials, and whether they passed; what was skipped proves nothing."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        found = {child.tag for child in case}
+        properties = [(node.attrib["name"], node.attrib["value"]) for node in case.iter("property")]
+        times = sum(int(value) for name, value in properties if name == "times") or 1
+        if "skipped" not in found:
+            for value in (value for name, value in properties if name == "promise"):
+                yield value, times, not found & {"failure", "error"}
+
+
+def counted(outcomes: Sequence[tuple[str, int, bool]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Trials of each kind, of each promise, and how many of them passed."""
+    told: dict[str, dict[str, dict[str, int]]] = {}
+    for what, times, passed in outcomes:
+        number, _, kind = what.partition(": ")
+        row = told.setdefault(number, {}).setdefault(kind, {"trials": 0, "passed": 0})
+        row["trials"] += times
+        row["passed"] += times * passed
+    return told
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 if a test failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("words", nargs="*", help="for pytest: less than all tests")
+    given = parser.parse_args(arguments)
+    started = time.monotonic()
+    outcomes, code = run(given.workers, given.words)
+    found: dict[str, Any] = {"promises": counted(outcomes), "minutes": round((time.monotonic() - started) / 60, 1)}
+    given.out.write_text(json.dumps({**found, "machine": machine_record.record()}, indent=1, sort_keys=True) + "\n")
+    for number, kinds in sorted(found["promises"].items(), key=lambda item: int(item[0][1:])):
+        for kind, row in kinds.items():
+            print(f"{number}: {kind}: {row['passed']} of {row['trials']}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
