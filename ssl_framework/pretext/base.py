@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, TypedDict
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities import rank_zero_info
@@ -240,6 +241,8 @@ class PretextModule(pl.LightningModule):
                 f"{type(self).__name__} compares {count} views of a sample, and these views make "
                 f"{len(views.global_crops)}: take {'two_crops or ' if count == 2 else ''}affine(views={count})."
             )
+        if self.dtype == torch.float64:
+            views = views._replace(**{name: crops.double() for name, crops in _crops(views).items()})
         return views if self.channels_last else views._replace(**_contiguous(views))
 
     def _log_step(self, step: Step, batch_size: int) -> None:
@@ -258,10 +261,14 @@ class PretextModule(pl.LightningModule):
         return data if isinstance(data, DataModule) else None
 
 
+def _crops(views: Views) -> dict[str, Tensor]:
+    crops = {"global_crops": views.global_crops, "local_crops": views.local_crops}
+    return {name: crop for name, crop in crops.items() if crop is not None}
+
+
 def _contiguous(views: Views) -> dict[str, Tensor]:
     """Crops with the layout that they are indexed in; kernels make them channels last."""
-    crops = {"global_crops": views.global_crops, "local_crops": views.local_crops}
-    return {name: crop.contiguous() for name, crop in crops.items() if crop is not None}
+    return {name: crop.contiguous() for name, crop in _crops(views).items()}
 
 
 def require_tokens(encoder: Encoder, task: str) -> TokenEncoder:

@@ -192,7 +192,7 @@ class ImageViews:
         Raises:
             ValueError: the images are not uint8 or have other channels than mean and std.
         """
-        drawn = ImageDraw(*(field.cpu() for field in _own(draw)))
+        drawn = ImageDraw(*(_as_drawn(field) for field in _own(draw)))
         assert len(drawn.key) == len(batch.index), f"{len(drawn.key)} draws for {len(batch.index)} samples"
         target = (batch.input if batch.crops is None else batch.crops.global_crops).device
         make = self._make if batch.crops is None else self._finish
@@ -255,6 +255,11 @@ class ImageViews:
                 f"the images have {images.shape[1]} channels, mean and std have {len(self._mean)}: "
                 "give the mean and std of these data (DataModule.facts)."
             )
+
+
+def _as_drawn(field: Tensor) -> Tensor:
+    """On the CPU, in float32: Lightning's double precision converts what is in a batch."""
+    return field.cpu().float() if field.is_floating_point() else field.cpu()
 
 
 def _own(draw: Draw) -> ImageDraw:

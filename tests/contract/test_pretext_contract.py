@@ -268,6 +268,14 @@ def test_trains_in_bf16(task: str, tmp_path: Path):
     assert all(p.dtype == torch.float32 for p in module.parameters())
 
 
+@pytest.mark.slow
+@every_task
+def test_trains_in_double_precision(task: str, tmp_path: Path):
+    module = small(task, optimizer=adamw(lr=1e-3, scale_lr="none"))
+    fit(module, digits_data(task, batch_size=32), 2, tmp_path, precision="64-true")
+    assert all(p.isfinite().all() and p.dtype == torch.float64 for p in module.parameters())
+
+
 @every_task
 def test_a_task_is_short_and_overrides_no_hook(task: str):
     cls = task_class(task)
