@@ -63,6 +63,16 @@ def test_what_is_saved_comes_back_to_the_bit(make, tmp_path):
     assert sorted(file.name for file in path.parent.iterdir()) == ["encoder.safetensors", "encoder.yaml"]
 
 
+def test_one_trained_in_double_precision_comes_back_in_single(tmp_path):
+    encoder = MAKERS[0]().double()
+    with torch.no_grad():
+        next(encoder.parameters()).add_(1e-12)  # which float32 does not hold
+    save_encoder(encoder, tmp_path, preprocessing=PREPROCESSING, history=HISTORY)
+    loaded = load_encoder(tmp_path).encoder.state_dict()
+    assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in encoder.state_dict().items())
+    assert next(iter(loaded.values())).dtype == torch.float32
+
+
 def test_a_gathered_state_is_written_in_place_of_the_encoders_own(tmp_path):
     encoder, other = resnet_micro(in_chans=1), resnet_micro(in_chans=1)
     save_encoder(encoder, tmp_path, preprocessing=PREPROCESSING, history={}, state=other.state_dict())
