@@ -21,14 +21,17 @@ import machine_record
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("promises.json")
+WITH_PROPERTIES = ("-o", "junit_family=xunit1")
+"""The one kind of report that holds what tests record."""
 
 
 def run(workers: int, words: Sequence[str]) -> tuple[list[tuple[str, int, bool]], int]:
     """Run all tests that are marked; what each proves, in how many trials, and whether it passed; and pytest's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "worksteal", "-m", "promise"]
-        code = subprocess.run([*command, f"--junitxml={report}", *words], cwd=ROOT, check=False).returncode
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--dist", "worksteal"]
+        command += ["-m", "promise", *WITH_PROPERTIES, f"--junitxml={report}", *words]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
         if code not in (0, 1):  # passed, and some failed
             raise RuntimeError(f"pytest ended with {code}: the tests were not run, and what was known of them stays.")
         return list(results(report)), code

@@ -33,9 +33,9 @@ PROMISES = {
 
 ABOUT = """# What is promised, and how often it was tried
 
-Made by `make test-reliability`, which runs every trial of this table and its controls; {minutes} minutes on {machine}.
-A control is the same fault without the defence, and has to go wrong: a trial that passes either way proves nothing. R12 and
-R13 are counted by `make proofs`, task by task, in [the table of proofs](proofs.md).
+Made by `make test-reliability`, which runs every trial of this table and its controls. A control is the same fault without the
+defence, and has to go wrong: a trial that passes either way proves nothing. R12 and R13 are counted by `make proofs`, task by
+task, in [the table of proofs](proofs.md). {when}
 
 | | promise | trials | passed | controls |
 |---|---|---|---:|---:|
@@ -50,17 +50,23 @@ gloo's, on a CPU. A file whose pixels were changed before it was ever read canno
 
 def page() -> str:
     """The page."""
-    known: dict[str, Any] = json.loads(COUNTS.read_text())
-    machine = known["machine"]
-    lines = [ABOUT.format(minutes=f"{known['minutes']:.0f}", machine=f"{machine['processor']}, {machine['cores']} cores")[:-1]]
+    known: dict[str, Any] = json.loads(COUNTS.read_text()) if COUNTS.is_file() else {"promises": {}}
+    lines = [ABOUT.format(when=_when(known)).rstrip("\n")]
     for number, promise in PROMISES.items():
         kinds = known["promises"].get(number, {}) | _proven(number)
         trials = {kind: row for kind, row in kinds.items() if kind != "control"}
-        told = "<br>".join(f"{row['trials']:,} x {kind}" for kind, row in trials.items())
+        told = "<br>".join(f"{row['trials']:,} x {kind}" for kind, row in trials.items()) or "not yet run"
         passed = "<br>".join(f"{row['passed']:,}" for row in trials.values())
         controls = kinds.get("control", {"passed": 0})["passed"]
         lines.append(f"| {number} | {promise} | {told} | {passed} | {controls or ''} |")
     return "\n".join(lines) + "\n" + LIMITS
+
+
+def _when(known: dict[str, Any]) -> str:
+    if "machine" not in known:
+        return "The others have not been run yet."
+    machine = known["machine"]
+    return f"The last run took {known['minutes']:.0f} minutes on {machine['processor']}, {machine['cores']} cores."
 
 
 def _proven(number: str) -> dict[str, dict[str, int]]:

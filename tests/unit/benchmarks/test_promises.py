@@ -1,0 +1,78 @@
+"""What passed is counted by what it proves, and the page says so."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest_plugins = ("pytester",)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def loaded(file: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(file.parent), *sys.path])
+        spec.loader.exec_module(module)
+    return module
+
+
+promises = loaded(ROOT / "benchmarks" / "promises.py", "counting")
+page = loaded(ROOT / "docs" / "promises.py", "page_of_promises")
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.a" name="one"><properties><property name="promise" value="R1: kill"/>
+<property name="times" value="3"/></properties></testcase>
+<testcase classname="tests.a" name="two"><properties><property name="promise" value="R1: kill"/></properties>
+<failure message="no"/></testcase>
+<testcase classname="tests.a" name="three"><properties><property name="promise" value="R1: kill"/></properties>
+<skipped message="no disk"/></testcase>
+<testcase classname="tests.a" name="four"><properties><property name="promise" value="R1: control"/></properties></testcase>
+<testcase classname="tests.a" name="five"/>
+</testsuite></testsuites>"""
+
+
+def test_trials_are_counted_by_promise_and_kind(tmp_path: Path):
+    (tmp_path / "report.xml").write_text(REPORT)
+    counts = promises.counted(list(promises.results(tmp_path / "report.xml")))
+    assert counts == {"R1": {"kill": {"trials": 4, "passed": 3}, "control": {"trials": 1, "passed": 1}}}
+
+
+def test_a_mark_reaches_the_report(pytester: pytest.Pytester):
+    conftest = Path(__file__).parents[2] / "conftest.py"
+    pytester.makeconftest(conftest.read_text())
+    pytester.makeini("[pytest]\nmarkers =\n  promise(number, kind): ...\n")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.promise("R4", "signal")
+        def test_it(record_property):
+            record_property("times", 2)
+        """
+    )
+    pytester.runpytest_inprocess(*promises.WITH_PROPERTIES, "--junitxml=report.xml").assert_outcomes(passed=1)
+    assert list(promises.results(pytester.path / "report.xml")) == [("R4: signal", 2, True)]
+
+
+def test_every_mark_names_a_promise_of_the_page(request: pytest.FixtureRequest):
+    named = {mark.args[0] for item in request.session.items for mark in item.iter_markers("promise")}
+    assert named <= page.PROMISES.keys()
+
+
+def test_the_page_counts_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    machine = {"processor": "A processor", "cores": 2}
+    row = {"kill": {"trials": 1200, "passed": 1199}, "control": {"trials": 2, "passed": 2}}
+    (tmp_path / "counts.json").write_text(json.dumps({"promises": {"R1": row}, "minutes": 61.2, "machine": machine}))
+    monkeypatch.setattr(page, "COUNTS", tmp_path / "counts.json")
+    told = page.page()
+    assert "took 61 minutes on A processor, 2 cores" in told
+    assert "| 1,200 x kill | 1,199 | 2 |" in told
+    assert "| not yet run |" in told  # the others
