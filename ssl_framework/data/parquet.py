@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
+from ssl_framework.data.decode import Kind, Reduction, decode, decode_reduced, kind_of, size_of
 from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve_test
@@ -94,6 +94,10 @@ class ParquetSource:
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width."""
         return size_of(self._bytes(index))
+
+    def kind_of(self, index: int) -> Kind:
+        """What the head of the file says."""
+        return kind_of(self._bytes(index))
 
     def identity(self) -> Identity:
         """The table and its column; names, sizes and times of its shards, or the hub's fingerprint."""
