@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ssl_framework import keyed
 from ssl_framework.data.ahead import ReadAhead
 from ssl_framework.data.bad import Bad, BadSamples
-from ssl_framework.data.checks import check_facts, checked_size, checked_statistics
+from ssl_framework.data.checks import check_alike, check_facts, checked_size, checked_statistics
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
@@ -146,6 +146,7 @@ class DataModule(pl.LightningDataModule):
         self._views: ViewMaker | None = None
         self._size = checked_size(train, size, name, free=self._cached is not None)
         check_facts(learn, channels, classes, name)
+        check_alike(train, self._splits, name)
         self._statistics = checked_statistics(mean, std, learn.channels)
         self._measured_on = 0
 

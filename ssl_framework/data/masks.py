@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_framework.data.decode import DAMAGE, FORMATS, size_of
+from ssl_framework.types import BadSampleError
 
 _ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -63,7 +64,10 @@ class Masks:
             ) from error
         if labels.max(initial=0) > 255:
             raise ValueError(f"{path} holds the label {labels.max()}: labels are 0 to 255.")
-        height, width = size_of(Path(name))
+        try:
+            height, width = size_of(Path(name))
+        except BadSampleError as error:
+            raise ValueError(f"{name} cannot be read ({error}): repair it, or leave it out.") from error
         if labels.shape != (height, width):
             raise ValueError(
                 f"{path} has {labels.shape[0]} x {labels.shape[1]} pixels, and its image {height} x {width}: "
