@@ -209,6 +209,7 @@ def _read(paths: Sequence[Path]) -> Any:
         ValueError: one of them is no parquet file, or has other columns than the first, or there are no rows in them.
     """
     import datasets  # noqa: PLC0415
+    from datasets.exceptions import DatasetGenerationError  # noqa: PLC0415
 
     first, rows = None, 0
     for path in paths:  # the library says neither which file it is, nor that it is empty
@@ -227,7 +228,7 @@ def _read(paths: Sequence[Path]) -> Any:
         raise ValueError(f"{paths[0]} has no rows: correct data.path, or save the table again.")
     try:
         return datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
+    except (DatasetGenerationError, pyarrow.ArrowException) as error:
         cause = error.__cause__ or error
         raise ValueError(
             f"{paths[0].parent} cannot be read as one table ({' '.join(str(cause).split())[:200]}): save it again."
