@@ -1,7 +1,8 @@
 """``ssl-framework VERB key=value ...``: reads the words, runs the verb, turns its end into an exit code.
 
-Exit codes: 0 done; 1 the program failed (a traceback says where); 2 something on the command line or in the data is wrong (one
-sentence says what); 75 stopped by a signal, with everything saved: come again; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the program failed (a traceback says where), or ``check`` found what must be mended; 2 something on the
+command line or in the data is wrong (one sentence says what); 75 stopped by a signal, with everything saved: come again; 130
+stopped by Ctrl-C.
 
 Nothing that is imported here imports torch, so that help and error messages come at once.
 
@@ -81,7 +82,7 @@ def _reported(work: Callable[[], None], *, with_traceback: bool) -> int:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C.", file=sys.stderr)
         return 130
-    except errors.StoppedError as stopped:
+    except (errors.StoppedError, errors.FoundError) as stopped:
         print(stopped, file=sys.stderr)
         return stopped.code
     except Exception as error:  # the outermost frame: everything ends here, as one sentence or as a traceback

@@ -16,3 +16,8 @@ def conf_dir() -> Path:
     raise FileNotFoundError(
         f"No configuration files in {package / 'conf'} or {package.parent / 'conf'}: install the package again."
     )
+
+
+def printable(name: object) -> str:
+    """A file's name, or a text with one, that can be printed and written as UTF-8: a byte that is none shows as its number."""
+    return str(name).encode("utf-8", "backslashreplace").decode()

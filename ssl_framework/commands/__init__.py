@@ -4,6 +4,7 @@ This file imports nothing: listing the verbs, help and error messages need neith
 """
 
 VERBS: dict[str, str] = {
+    "check": "read every sample of a data set before training: unreadable, twice, in two splits, classes",
     "pretrain": "pretrain an encoder on unlabelled data with a pretext task",
     "replay": "the batch at which a pretraining stopped being finite, once more: where, and which samples",
     "downstream": "train a task head on few labels, on a pretrained encoder, frozen or not",

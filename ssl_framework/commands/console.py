@@ -2,11 +2,14 @@
 
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssl_framework.paths import printable
+
 
 @rank_zero_only
 def say(*lines: str) -> None:
-    """Print lines."""
-    print("\n".join(lines), flush=True)
+    """Print lines; no lines, nothing."""
+    if lines:
+        print(printable("\n".join(lines)), flush=True)
 
 
 def is_first() -> bool:

@@ -31,8 +31,8 @@ def run(settings: Settings) -> dict[str, Any]:
         settings: of `compose("downstream", ...)`.
 
     Returns:
-        ``run``, the folder; ``rows``, one a seed with method, budget, seed and the metrics of test; ``accuracy``, their mean
-        where the task has one.
+        ``run``, the folder; ``rows``, one a seed with method, budget, seed and the metrics of test; ``unreadable``, names of
+        samples that were replaced; ``accuracy``, the mean of the rows where the task has one.
 
     Raises:
         ValueError: what the user asked for does not fit together; nothing was trained.
@@ -57,7 +57,8 @@ def run(settings: Settings) -> dict[str, Any]:
         rows.append(_transfer(settings, loaded, data, seed, home))
         folder.write_results(home, {"encoder_file": settings["encoder_file"], "run": str(home), "rows": rows})
         say(f"seed {seed}: " + ", ".join(f"{k} {v:.4f}" for k, v in rows[-1].items() if isinstance(v, float)))
-    result: dict[str, Any] = {"run": str(home), "rows": rows}
+    result: dict[str, Any] = {"run": str(home), "rows": rows, "unreadable": data.bad_samples.names()}
+    say(*data.bad_samples.lines())
     if all("accuracy" in row for row in rows):
         result["accuracy"] = sum(row["accuracy"] for row in rows) / len(rows)
         say("", report.text(rows))

@@ -20,7 +20,8 @@ def run(settings: Settings) -> dict[str, Any]:
         settings: of `compose("embed", ...)`.
 
     Returns:
-        ``run``, the folder; ``output``, the file; ``shape`` of the embeddings.
+        ``run``, the folder; ``output``, the file; ``shape`` of the embeddings; ``unreadable``, names of the
+        samples that were replaced.
 
     Raises:
         ValueError: what the user asked for does not fit together; nothing was written.
@@ -49,5 +50,5 @@ def run(settings: Settings) -> dict[str, Any]:
     )
     file = write_embeddings(Path(output) if output is not None else home / f"{split}.npz", embeddings, labelled.classes)
     shape = list(embeddings.x.shape)
-    say(f"{shape[0]:,} embeddings of width {shape[1]}: {file}")
-    return {"run": str(home), "output": str(file), "shape": shape}
+    say(*data.bad_samples.lines(), f"{shape[0]:,} embeddings of width {shape[1]}: {file}")
+    return {"run": str(home), "output": str(file), "shape": shape, "unreadable": data.bad_samples.names()}

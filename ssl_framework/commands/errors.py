@@ -22,6 +22,16 @@ class StoppedError(Exception):
         self.code = code
 
 
+class FoundError(Exception):
+    """A check has done its work, and found what must be mended. The message says what, and where it is listed.
+
+    Attributes:
+        code: that the program leaves with.
+    """
+
+    code = 1
+
+
 def sentence(error: BaseException) -> str | None:
     """The message for a mistake of the user's; None for a fault of the program's, whose traceback is wanted.
 

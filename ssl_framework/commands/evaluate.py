@@ -21,7 +21,8 @@ def run(settings: Settings) -> dict[str, Any]:
         settings: of `compose("evaluate", ...)`.
 
     Returns:
-        ``run``, the folder, and ``rows``: see `ssl_framework.evaluation.study`.
+        ``run``, the folder; ``rows``: see `ssl_framework.evaluation.study`; ``unreadable``, names of samples
+        that were replaced.
 
     Raises:
         ValueError: what the user asked for does not fit together; nothing was measured.
@@ -56,8 +57,8 @@ def run(settings: Settings) -> dict[str, Any]:
     ours = linear[0]["method"]
     gains = [report.gain(linear, ours, floor) for floor in dict.fromkeys(row["method"] for row in linear) if floor != ours]
     say("linear probe", report.text(linear), *gains, "", "nearest neighbours", report.text(neighbours))
-    say("", f"rows: {home / 'results.json'}", f"picture: {picture}")
-    return {"run": str(home), "rows": rows}
+    say("", *data.bad_samples.lines(), f"rows: {home / 'results.json'}", f"picture: {picture}")
+    return {"run": str(home), "rows": rows, "unreadable": data.bad_samples.names()}
 
 
 def splits_of(data: DataModule) -> Splits:

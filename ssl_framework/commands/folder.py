@@ -39,6 +39,7 @@ _MAY_CHANGE = (
     "pretrain_seconds",
     "data.cache_dir",
     "data.resident",
+    "data.on_bad_sample",
     "data.path",
     "data_root",
     "run.",

@@ -26,7 +26,8 @@ def run(settings: Settings) -> dict[str, Any]:
         settings: of `compose("pretrain", ...)`.
 
     Returns:
-        ``run``, the folder; ``steps``; and the last value of everything that was logged.
+        ``run``, the folder; ``steps``; ``unreadable``, names of the samples that were replaced; and the last value of
+        everything that was logged.
 
     Raises:
         ValueError: what the user asked for does not fit together; nothing was trained.
@@ -48,8 +49,13 @@ def run(settings: Settings) -> dict[str, Any]:
         _note_facts(home, data)
         say(_headline(module, data, trainer, home))
         _fit(settings, trainer, module, data, checkpoint, home)
-    say(f"encoder: {home / 'encoder.safetensors'}", f"next:    ssl-framework evaluate from_run={home}")
-    return {"run": str(home), "steps": trainer.global_step, **{k: float(v) for k, v in trainer.callback_metrics.items()}}
+    say(
+        *data.bad_samples.lines(),
+        f"encoder: {home / 'encoder.safetensors'}",
+        f"next:    ssl-framework evaluate from_run={home}",
+    )
+    found = {"run": str(home), "steps": trainer.global_step, "unreadable": data.bad_samples.names()}
+    return found | {k: float(v) for k, v in trainer.callback_metrics.items()}
 
 
 def pretext(settings: Settings, data: DataModule) -> PretextModule:

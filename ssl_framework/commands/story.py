@@ -1,5 +1,6 @@
 """What the page of a transfer study shows, gathered from its rows, its encoder and its folder."""
 
+import csv
 import json
 import re
 import shlex
@@ -72,7 +73,7 @@ def told(
         "training": _training(pretraining["folder"]),
         "environment": _environment(home) | _pretrained_on(pretraining["folder"]),
         "commands": _commands(pretraining["folder"], home, settings),
-        "limits": [*_LIMITS, *_seen_before(settings, pretraining["folder"])],
+        "limits": [*_LIMITS, *_seen_before(settings, pretraining["folder"]), *_unreadable(pretraining["folder"])],
         **pictures.seen(bench),
         "attention": pictures.attention(bench),
         "views": pictures.views(bench, pretraining["folder"], _allowed(settings)),
@@ -118,6 +119,16 @@ def _seen_before(settings: Mapping[str, Any], folder: Path | None) -> list[str]:
     return ["Pretraining split these data in another way: it may have seen images of test, without their labels."] * (
         same and split
     )
+
+
+def _unreadable(folder: Path | None) -> list[str]:
+    """A limit, where the pretraining met samples that it could not read."""
+    file = None if folder is None else folder / "bad_samples.csv"
+    if file is None or not file.is_file():
+        return []
+    with file.open(newline="") as rows:
+        count = sum(1 for _ in csv.DictReader(rows))
+    return [f"{count} samples of the pretraining could not be read, and others took their places: bad_samples.csv names them."]
 
 
 def _paid_after(timed: Sequence[Plain], verdicts: Sequence[Plain]) -> int | None:

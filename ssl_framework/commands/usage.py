@@ -16,8 +16,8 @@ OPTIONS = """options:
   --cfg              print the configuration and do nothing
   --traceback        show where in the code an error arose
 
-exit codes: 0 done; 1 the program failed; 2 something on the command line or in the data is wrong; 75 stopped by a
-signal, all is saved; 130 stopped by Ctrl-C
+exit codes: 0 done; 1 the program failed, or check found what must be mended; 2 something on the command line or in
+the data is wrong; 75 stopped by a signal, all is saved; 130 stopped by Ctrl-C
 """
 
 

@@ -15,6 +15,7 @@ from ssl_framework.data.split import carve
 from ssl_framework.types import Source
 
 _CHUNK = 4096
+_MOST_CLASSES = 10_000  # of fewer than a thousand images
 
 
 class ArraySource:
@@ -139,6 +140,9 @@ def load_arrays(path: Path, targets: str | Path | None = None) -> tuple[Source, 
     train = ArraySource(stored["images"], stored.get("targets"), name=f"{path.name}:images")
     if "test_images" not in stored:
         return train, None
+    lacks = {"targets", "test_targets"} - stored.keys()
+    if len(lacks) == 1:
+        raise ValueError(f"{path} holds labels of one split and no {lacks.pop()}: add them, or leave out the others.")
     return train, ArraySource(stored["test_images"], stored.get("test_targets"), train.classes, name=f"{path.name}:test_images")
 
 
@@ -195,5 +199,9 @@ def _checked_targets(targets: np.ndarray, count: int, name: str) -> np.ndarray[A
         raise ValueError(
             f"The labels of {name} are {targets.dtype} of shape {list(targets.shape)}: give {count} whole numbers from 0, "
             "one an image."
+        )
+    if targets.max() >= max(_MOST_CLASSES, 10 * count):
+        raise ValueError(
+            f"The labels of {name} run to {targets.max()}, of {count} images: number the classes from 0 without gaps."
         )
     return targets.astype(np.int64)

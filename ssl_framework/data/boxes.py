@@ -1,14 +1,16 @@
 """Images with boxes around things, as COCO's annotation files have them."""
 
 import json
+import math
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ssl_framework.data.decode import decode, size_of
+from ssl_framework.data.decode import decode
+from ssl_framework.types import BadSampleError
 
 _SHOWN = 3  # names in an error
 
@@ -52,6 +54,7 @@ class CocoBoxes:
         if not self.root.is_dir():
             raise FileNotFoundError(f"{images}: there is no such folder of images.")
         content = _read(Path(annotations))
+        _check(content, annotations)
         named = {int(one["id"]): str(one["name"]) for one in content["categories"]}
         self.classes = classes or tuple(named[key] for key in sorted(named))
         unknown = sorted(set(named.values()) - set(self.classes))
@@ -84,8 +87,13 @@ class CocoBoxes:
             raise ValueError(f"{what} belongs to image {one.get('image_id')}, which the file does not list.")
         if one.get("category_id") not in number:
             raise ValueError(f"{what} has category {one.get('category_id')}, which the file does not list.")
-        left, top, width, height = map(float, one["bbox"])
-        if width <= 0 or height <= 0:
+        box = one.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) and math.isfinite(x) for x in box):
+            raise ValueError(f"{what} has the box {box}: give left, top, width and height in pixels.")
+        left, top, width, height = map(float, box)
+        if width < 0 or height < 0:
+            raise ValueError(f"{what} has the box {box}, of negative width or height: give left, top, width and height.")
+        if width == 0 or height == 0:
             self.empty += 1
             return
         image = self._files[int(one["image_id"])]
@@ -94,8 +102,8 @@ class CocoBoxes:
                 f"{what} has the box {one['bbox']} (left, top, width, height), and its image is {image['width']} x "
                 f"{image['height']}: it lies outside. Boxes are in pixels, not in shares or corners."
             )
-        box = [left, top, left + width, top + height]
-        self._things[int(one["image_id"])].append((box, number[int(one["category_id"])], bool(one.get("iscrowd", 0))))
+        corners = [left, top, left + width, top + height]
+        self._things[int(one["image_id"])].append((corners, number[int(one["category_id"])], bool(one.get("iscrowd", 0))))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -113,18 +121,20 @@ class CocoBoxes:
         """One image with its boxes.
 
         Raises:
-            ValueError: the file has another size than the annotations say.
+            ValueError: the file cannot be read, or has another size than the annotations say.
         """
         one, path = self._files[self._ids[index]], Path(self.name(index))
-        if size_of(path) != (int(one["height"]), int(one["width"])):
-            height, width = size_of(path)
+        try:
+            image = decode(path, self.channels)
+        except BadSampleError as error:
+            raise ValueError(f"{path} cannot be read ({error}): repair it, or take it out of the annotations.") from error
+        height, width = image.shape[1:]
+        if (height, width) != (int(one["height"]), int(one["width"])):
             raise ValueError(f"{path} is {width} x {height}, and its annotation says {one['width']} x {one['height']}.")
         things = self._things[self._ids[index]]
         boxes = torch.tensor([box for box, _, _ in things], dtype=torch.float32).reshape(-1, 4)
         labels = torch.tensor([label for _, label, _ in things], dtype=torch.int64)
-        return Boxed(
-            decode(path, self.channels), boxes, labels, torch.tensor([crowd for *_, crowd in things], dtype=torch.bool)
-        )
+        return Boxed(image, boxes, labels, torch.tensor([crowd for *_, crowd in things], dtype=torch.bool))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -138,3 +148,30 @@ def _read(path: Path) -> dict[str, Any]:
     if lacking:
         raise ValueError(f"{path} lacks {', '.join(lacking)}: give a COCO annotation file of object detection.")
     return content
+
+
+def _check(content: dict[str, Any], source: str | Path) -> None:
+    """What every image and every category of an annotation file must have.
+
+    Raises:
+        ValueError: one lacks a key, two have one number, or a file lies outside the folder of the images.
+    """
+    needed = {"images": ("id", "file_name", "height", "width"), "categories": ("id", "name"), "annotations": ("image_id",)}
+    for part, keys in needed.items():
+        if not isinstance(content[part], list):
+            raise ValueError(f"{source}: {part} is no list: give a COCO annotation file of object detection.")
+        for place, one in enumerate(content[part]):
+            lacking = [key for key in keys if not isinstance(one, dict) or one.get(key) is None]
+            wrong = [key for key in keys if not lacking and key not in ("file_name", "name") and not isinstance(one[key], int)]
+            if lacking or wrong:
+                what = f"lacks {lacking[0]}" if lacking else f"has the {wrong[0]} {one[wrong[0]]!r}, which is no whole number"
+                raise ValueError(f"{source}: number {place} of {part} {what}: give a COCO annotation file of object detection.")
+    for part, key in (("images", "id"), ("categories", "id"), ("categories", "name")):
+        count = Counter(one[key] for one in content[part])
+        twice = next((value for value, n in count.items() if n > 1), None)
+        if twice is not None:
+            raise ValueError(f"{source}: two {part} have the {key} {twice!r}: each has its own.")
+    for one in content["images"]:
+        name = PurePath(str(one["file_name"]))
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"{source}: the file {one['file_name']!r} lies outside the folder of the images: move it there.")

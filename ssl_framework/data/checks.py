@@ -3,7 +3,7 @@
 All raise ValueError, with what does not fit and the remedy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,3 +60,16 @@ def checked_statistics(
             "of each, std above 0."
         )
     return centre, spread
+
+
+def check_alike(train: Source, others: Mapping[str, Source | None], name: str) -> None:
+    """Refuse splits whose images are not like those of training: an encoder of the one would not fit the other."""
+    for split, source in others.items():
+        if source is None:
+            continue
+        for what in ("channels", "size"):
+            one, other = getattr(train, what), getattr(source, what)
+            if one is not None and other is not None and one != other:
+                raise ValueError(
+                    f"The images of {name} have the {what} {one} in train and {other} in {split}: make them alike."
+                )

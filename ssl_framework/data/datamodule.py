@@ -7,13 +7,14 @@ from typing import Any, Literal, TypeAlias, TypedDict
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from ssl_framework import keyed
 from ssl_framework.data.ahead import ReadAhead
-from ssl_framework.data.bad import BadSamples
-from ssl_framework.data.checks import check_facts, checked_size, checked_statistics
+from ssl_framework.data.bad import Bad, BadSamples
+from ssl_framework.data.checks import check_alike, check_facts, checked_size, checked_statistics
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
@@ -43,6 +44,7 @@ class Options(TypedDict, total=False):
     cache_size: int | Sequence[int] | None
     cache_dir: str | None
     resident: bool | None
+    on_bad_sample: str
     seed: int
     split_seed: int
     channels: int | None
@@ -73,6 +75,8 @@ class DataModule(pl.LightningDataModule):
         cache_size: height and width there, best somewhat larger than the views; None: the size that the images have.
         cache_dir: folder of the cache; None: ``ssl_framework`` in the user's folder of caches.
         resident: hold the images in one tensor on the device; None: where they fit a quarter of the memory that is free.
+        on_bad_sample: ``skip``: another sample takes the place of one that cannot be read, drawn by (seed, epoch, sample), and
+            more than 1 % of them end the run; ``error``: the first one does.
         seed: of the order of the samples.
         split_seed: of the carving. It is not the run's seed: the splits stay the same when runs are repeated with other seeds,
             and a sample that one run tests on is never one that another pretrained on.
@@ -102,6 +106,7 @@ class DataModule(pl.LightningDataModule):
         cache_size: int | Sequence[int] | None = None,
         cache_dir: str | None = None,
         resident: bool | None = None,
+        on_bad_sample: str = "skip",
         seed: int = 0,
         split_seed: int = 0,
         channels: int | None = None,
@@ -122,7 +127,8 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self.split_seed = split_seed
         self.position = 0
-        self.bad_samples = BadSamples()
+        self.bad_samples = BadSamples(on_bad_sample)
+        self._whole: dict[str, bool] = {}  # splits of which every sample is known to be readable
         self._storage = Storage(
             name, cache=cache, cache_size=cache_size, cache_dir=cache_dir, resident=resident, workers=workers
         )
@@ -140,6 +146,7 @@ class DataModule(pl.LightningDataModule):
         self._views: ViewMaker | None = None
         self._size = checked_size(train, size, name, free=self._cached is not None)
         check_facts(learn, channels, classes, name)
+        check_alike(train, self._splits, name)
         self._statistics = checked_statistics(mean, std, learn.channels)
         self._measured_on = 0
 
@@ -158,6 +165,16 @@ class DataModule(pl.LightningDataModule):
         return len(self.train)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images, or those that images of mixed sizes are brought to."""
+        return self._size
+
+    def sources(self) -> dict[str, Source]:
+        """Samples by split: train, val and test, as far as there are some; ``pretrain``, where others than train."""
+        own = {} if self.train is self._splits["train"] else {"pretrain": self.train}
+        return own | {name: source for name, source in self._splits.items() if source is not None and len(source)}
+
+    @property
     def batches_per_epoch(self) -> float:
         """Global batches in one pass over the training samples; a fraction where the batch does not divide them."""
         return self._order().n / self.batch_size
@@ -167,9 +184,11 @@ class DataModule(pl.LightningDataModule):
         self._views = views
 
     def setup(self, stage: str) -> None:
-        """Unreadable samples are named in the Trainer's run folder."""
+        """Unreadable samples are named in the Trainer's run folder, and counted by its processes together."""
         del stage  # all stages alike
         if self.trainer is not None:
+            self.bad_samples.together = self.trainer.world_size > 1
+            self.bad_samples.writes = self.trainer.is_global_zero
             self.bad_samples.folder = Path(self.trainer.default_root_dir)
 
     def train_dataloader(self) -> Loader:
@@ -216,12 +235,19 @@ class DataModule(pl.LightningDataModule):
             return batch
         if trainer.training:
             self.position += 1
-        if batch.bad is not None:
-            split, source = ("train", self.train) if trainer.training else ("val", self._splits["val"])
-            assert source is not None
-            for index in batch.bad.tolist():
-                self._report(split, source, index)
+        split, source = ("train", self.train) if trainer.training else ("val", self._splits["val"])
+        assert source is not None
+        for index in () if batch.bad is None else batch.bad.tolist():
+            self._report(split, source, index)
+        if trainer.world_size > 1 and not self._is_whole(split, source):
+            self.bad_samples.note(_of_all(trainer, self.bad_samples.told()))
         return batch
+
+    def _is_whole(self, split: str, source: Source) -> bool:
+        """Whether every process knows that nothing is unreadable, so that they need not ask each other."""
+        if split not in self._whole:
+            self._whole[split] = unreadable(source) == {}
+        return self._whole[split]
 
     def split(self, name: SplitName, table: Table | None = None, masks: Masks | None = None) -> Labelled:
         """Images and labels of a split, for phase 2, probes and monitors.
@@ -383,6 +409,15 @@ class DataModule(pl.LightningDataModule):
         except BadSampleError as error:
             reason = str(error)
         self.bad_samples.report(split, source, index, reason)
+
+
+def _of_all(trainer: pl.Trainer, found: list[Bad]) -> list[Bad]:
+    """What all processes have found; called by all of them together."""
+    if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
+        return []
+    everyone: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(everyone, found)
+    return [one for part in everyone for one in part]
 
 
 def read_as(options: Options) -> int:

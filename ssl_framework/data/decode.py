@@ -4,11 +4,11 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from ssl_framework.data import jpeg
@@ -20,7 +20,11 @@ Reduction: TypeAlias = Callable[[tuple[int, int]], int]
 MAX_PIXELS = 64_000_000
 """Above it a file counts as damaged: a small file may claim to be an image that fills the memory."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Kinds of files that are read, whatever their names say. Pillow has others, and hands some to programs: EPS to Ghostscript."""
+
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+_ORIENTATION = 0x0112  # the tag of EXIF
 _DRAFTED = {"JPEG", "MPO"}  # may be decoded smaller
 _TRANSPARENT = {"LA", "La", "PA", "RGBA", "RGBa"}
 DAMAGE = (
@@ -29,6 +33,8 @@ DAMAGE = (
     ValueError,
     EOFError,
     IndexError,
+    TypeError,  # pages of a TIFF file that lack tags
+    RuntimeError,  # AVIF
     struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
@@ -69,14 +75,14 @@ def decode_reduced(file: Path | bytes, channels: int, reduction: Reduction) -> t
     Raises:
         BadSampleError: as `decode`.
     """
+    data = _bytes(file)
     try:
-        data = _bytes(file)
         found = jpeg.header(data)
         if found is not None and found.plain:
             _check_size(*found.size)
             if reduction(found.size) == 1 and (image := jpeg.pixels(data, found, channels)) is not None:
                 return image, found.size
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.height, image.width)
             size = _upright_size(image)
             by = reduction(size)
@@ -85,7 +91,7 @@ def decode_reduced(file: Path | bytes, channels: int, reduction: Reduction) -> t
             pixels = to_tensor(image, channels)
             return pixels, size if image.format in _DRAFTED else (pixels.shape[1], pixels.shape[2])
     except DAMAGE as error:
-        raise BadSampleError(f"{type(error).__name__}: {error}") from error
+        raise BadSampleError(_why(error, data)) from error
 
 
 def size_of(file: Path | bytes) -> tuple[int, int]:
@@ -95,15 +101,62 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
         BadSampleError: it is no image, or larger than `MAX_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             _check_size(image.height, image.width)
             return _upright_size(image)
     except DAMAGE as error:
-        raise BadSampleError(f"{type(error).__name__}: {error}") from error
+        raise BadSampleError(_why(error, file)) from error
+
+
+class Kind(NamedTuple):
+    """What the head of a file says of its image.
+
+    Attributes:
+        format: of the file, as Pillow calls it (``JPEG``, ``PNG``).
+        mode: of its pixels, as Pillow calls it (``RGB``, ``L``, ``P``, ``CMYK``, ``I;16``, ``F``, ``RGBA``).
+        size: height and width, upright.
+        turned: EXIF or the file's own tags say that it lies.
+        frames: more than 1 of an animation, or of a file with several pages; the first one is read.
+    """
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    turned: bool
+    frames: int
+
+
+def kind_of(file: Path | bytes) -> Kind:
+    """What a file says of its image, without decoding it.
+
+    Raises:
+        BadSampleError: as `size_of`.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            _check_size(image.height, image.width)
+            turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}
+            return Kind(image.format or "", image.mode, _upright_size(image), turned, getattr(image, "n_frames", 1))
+    except DAMAGE as error:
+        raise BadSampleError(_why(error, file)) from error
+
+
+def _why(error: Exception, file: Path | bytes) -> str:
+    """The reason in a word or two."""
+    if isinstance(error, UnidentifiedImageError) and not (file if isinstance(file, bytes) else file.stat().st_size):
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a kind that is read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return f"{type(error).__name__}: {error}"
 
 
 def _bytes(file: Path | bytes) -> bytes:
-    return file if isinstance(file, bytes) else file.read_bytes()
+    try:
+        return file if isinstance(file, bytes) else file.read_bytes()
+    except OSError as error:
+        raise BadSampleError(_why(error, file)) from error
 
 
 def _check_size(height: int, width: int) -> None:
@@ -112,7 +165,7 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    lies = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+    lies = image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillows have turned its size already
         width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,12 @@ from tqdm import tqdm
 from ssl_framework import keyed, machine
 from ssl_framework.data.decode import Reduction
 from ssl_framework.data.threads import spread
+from ssl_framework.paths import printable
 from ssl_framework.types import BadSampleError, Source
 
 _PROBE = 0x512E  # names this use of a seed
 _CHUNK = 32 << 20  # bytes that are decoded at a time: memory does not grow with the data
+_LONGER = 16  # times the side that is cut out, at which an image is cut before it is resized
 _PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
 _PROBED = 256  # of a set in which 1 % of the images have another size, 92 % of the probes see one
 
@@ -65,16 +68,26 @@ def common_size(source: EncodedSource) -> tuple[int, int] | None:
     """The size that 256 keyed-random images have in common (all, where there are fewer); None where they differ.
 
     It depends on the data alone, so that every process, and a resumed run, finds the same.
+
+    Raises:
+        ValueError: none of them can be read.
     """
     chosen = keyed.permutation(len(source), _PROBE)[:_PROBED]
     found: set[tuple[int, int]] = set()
+    reason = ""
     for index in chosen.tolist():
         try:
             found.add(source.size_of(index))
-        except BadSampleError:
+        except BadSampleError as error:
+            reason = f"{printable(source.name(index))}: {error}"
             continue  # it is counted when it is met
         if len(found) > 1:
             return None
+    if not found and reason:
+        raise ValueError(
+            f"None of the {len(chosen)} samples that were tried can be read (the last is {reason}): check that they are images "
+            "and can be read from here."
+        )
     return next(iter(found), None)
 
 
@@ -82,8 +95,11 @@ def state_of(root: Path, files: Iterable[Path]) -> str:
     """A hash of names, sizes and times of change of these files, relative to `root`."""
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
-        stat = (root / file).stat()
-        digest.update(f"{file.as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = (root / file).stat()
+        except OSError:
+            stat = (root / file).lstat()  # a link that leads nowhere
+        digest.update(os.fsencode(file.as_posix()) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -138,8 +154,17 @@ def fit(image: Tensor, size: tuple[int, int], *, labels: bool = False) -> Tensor
         size: height and width.
         labels: the numbers are labels, of which none may come up that was not there: the nearest is taken.
     """
+    image = _within(image, size)
     height, width = image.shape[-2:]
     scale = max(size[0] / height, size[1] / width)
     covered = [max(size[0], math.floor(height * scale + 0.5)), max(size[1], math.floor(width * scale + 0.5))]
     how = tv.InterpolationMode.NEAREST_EXACT if labels else tv.InterpolationMode.BILINEAR
     return tv.center_crop(tv.resize(image, covered, interpolation=how, antialias=not labels), list(size))
+
+
+def _within(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of an image that is far longer than `size`: resized whole, a line of a million pixels fills the memory."""
+    height, width = image.shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    most = [math.ceil(_LONGER * side / scale) for side in size]
+    return tv.center_crop(image, [min(height, most[0]), min(width, most[1])]) if height > most[0] or width > most[1] else image

@@ -1,29 +1,33 @@
 """Folders of image files: one folder a class, or no labels and any nesting."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
+from ssl_framework.data.decode import Kind, Reduction, decode, decode_reduced, kind_of, size_of
 from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import existing
 from ssl_framework.data.split import carve_test
+from ssl_framework.paths import printable
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """What counts as an image file, upper or lower case."""
 
+_SHOWN = 3  # names in a line for people
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class FolderSource:
     """Image files below a folder, in the order of their paths.
 
-    Hidden files and folders and what bears no image's name are not seen; links are followed once, so loops end.
+    Hidden files and folders and what bears no image's name are left out; links are followed once, so loops end, and one that
+    leads nowhere counts as an unreadable image.
 
     Args:
         root: the folder.
@@ -33,8 +37,13 @@ class FolderSource:
         classes: the names that the classes must be among, in their order (those of the training split).
         within: only images in folders of this name, at any depth; None: all.
 
+    Attributes:
+        root: the folder.
+        left_out: paths below `root` that are not read, and why, in their order.
+
     Raises:
         FileNotFoundError: no folder, or no image in it.
+        PermissionError: a folder that cannot be listed.
         ValueError: a class without images, an image outside the classes, or a class that is not among `classes`.
     """
 
@@ -46,9 +55,11 @@ class FolderSource:
         classes: tuple[str, ...] | None = None,
         within: str | None = None,
     ) -> None:
-        self._root = root
+        self.root = root
         self._channels = channels
-        self._files = sorted(path for path in _images(root) if within is None or within in path.parts[:-1])
+        found = _images(root)
+        self._files = sorted(path for path in found.images if within is None or within in path.parts[:-1])
+        self.left_out = sorted(found.left_out)
         if not self._files and within is not None:
             raise FileNotFoundError(
                 f"There are no images in folders called {within} below {root.absolute()}: correct data.within."
@@ -68,20 +79,20 @@ class FolderSource:
     def _label(self, known: tuple[str, ...] | None) -> None:
         outside = next((file for file in self._files if len(file.parts) == 1), None)
         if outside is not None:
-            raise ValueError(f"{self._root / outside} lies in no class folder: move it into one, or give data.labels=false.")
-        folders = sorted(path.name for path in self._root.iterdir() if path.is_dir() and not path.name.startswith("."))
+            raise ValueError(f"{self.root / outside} lies in no class folder: move it into one, or give data.labels=false.")
+        folders = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
         names = [file.parts[0] for file in self._files]
         empty = sorted(set(folders) - set(names))
         if empty:
             raise ValueError(
-                f"The class {empty[0]!r} has no images in {self._root / empty[0]}: put some into the folder, remove it, or "
+                f"The class {empty[0]!r} has no images in {self.root / empty[0]}: put some into the folder, remove it, or "
                 "give data.labels=false."
             )
         self._classes = known or tuple(folders)
         new = sorted(set(folders) - set(self._classes))
         if new:
             raise ValueError(
-                f"The class {new[0]!r} of {self._root} is not among the training classes {', '.join(self._classes)}."
+                f"The class {new[0]!r} of {self.root} is not among the training classes {', '.join(self._classes)}."
             )
         number = {name: c for c, name in enumerate(self._classes)}
         self._targets = np.array([number[name] for name in names], dtype=np.int64)
@@ -110,23 +121,27 @@ class FolderSource:
 
     def read(self, index: int) -> Tensor:
         """One ``(C, H, W)`` uint8 image."""
-        return decode(self._root / self._files[index], self._channels)
+        return decode(self.root / self._files[index], self._channels)
 
     def read_reduced(self, index: int, reduction: Reduction) -> tuple[Tensor, tuple[int, int]]:
         """One image, smaller where `reduction` allows it, and its whole size."""
-        return decode_reduced(self._root / self._files[index], self._channels, reduction)
+        return decode_reduced(self.root / self._files[index], self._channels, reduction)
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width."""
-        return size_of(self._root / self._files[index])
+        return size_of(self.root / self._files[index])
+
+    def kind_of(self, index: int) -> Kind:
+        """What the head of the file says."""
+        return kind_of(self.root / self._files[index])
 
     def identity(self) -> Identity:
         """The folder; names, sizes and times of its files."""
-        return Identity(str(self._root.resolve()), state_of(self._root, self._files))
+        return Identity(str(self.root.resolve()), state_of(self.root, self._files))
 
     def name(self, index: int) -> str:
         """The path."""
-        return str(self._root / self._files[index])
+        return str(self.root / self._files[index])
 
 
 def folder(
@@ -164,9 +179,19 @@ def folder(
         FolderSource(parts[name], channels, has_labels, train.classes, within) if name in parts else None
         for name in ("val", "test")
     )
+    _say_left_out([source for source in (train, val, test) if source is not None])
     if test is None:
         train, test = carve_test(train, test_share, options.get("split_seed", 0))
     return DataModule(train, val, test, name=str(root), **options)
+
+
+def _say_left_out(sources: Sequence[FolderSource]) -> None:
+    """One line: a person may think that they are read."""
+    left = [(source.root / path, why) for source in sources for path, why in source.left_out]
+    if left:
+        shown = ", ".join(f"{printable(path)} ({why})" for path, why in left[:_SHOWN])
+        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+        rank_zero_warn(f"not read: {shown}{more}; ssl-framework check lists them.")
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -202,17 +227,60 @@ def _seen(folder_name: str) -> bool:
     return not folder_name.startswith(".") and folder_name != "__MACOSX"
 
 
-def _images(root: Path) -> Iterator[Path]:
-    """Paths of the image files below `root`, relative to it."""
+class _Found(NamedTuple):
+    """What lies below a folder.
+
+    Attributes:
+        images: paths relative to it, also of links that lead nowhere, which count as unreadable.
+        left_out: paths of what is not read, and why.
+    """
+
+    images: list[Path]
+    left_out: list[tuple[Path, str]]
+
+
+def _images(root: Path) -> _Found:
+    """Walk through a folder.
+
+    Raises:
+        PermissionError: a folder cannot be listed: what is in it would be missing without a word.
+    """
     seen: set[str] = set()
-    for here, folders, files in os.walk(root, followlinks=True):
+    found = _Found([], [])
+    for here, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         real = os.path.realpath(here)
+        relative = Path(here).relative_to(root)
         if real in seen:
             folders.clear()
+            found.left_out.append((relative, "a link to a folder that is read already"))
             continue
         seen.add(real)
+        found.left_out.extend((relative / name, "a hidden folder") for name in folders if not _seen(name))
         folders[:] = sorted(name for name in folders if _seen(name))
+        found.left_out.extend((relative / name, "a folder that is called like an image") for name in folders if _is_image(name))
         for name in files:
-            path = Path(here) / name
-            if not name.startswith(".") and path.suffix.lower() in EXTENSIONS and path.is_file():
-                yield path.relative_to(root)
+            why = _why_not(Path(here) / name)
+            if why is None:
+                found.images.append(relative / name)
+            else:
+                found.left_out.append((relative / name, why))
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _why_not(path: Path) -> str | None:
+    """Why a file is not read; None if it is."""
+    if path.name.startswith("."):
+        return "a hidden file"
+    if not _is_image(path.name):
+        return "its name has no ending of an image"
+    if path.exists() and not path.is_file():
+        return "a device, a pipe or a socket"
+    return None
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in EXTENSIONS

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_framework.data.decode import DAMAGE, size_of
+from ssl_framework.data.decode import DAMAGE, FORMATS, size_of
+from ssl_framework.types import BadSampleError
 
 _ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -51,7 +52,7 @@ class Masks:
         """
         path = self.path(name)
         try:
-            with Image.open(path) as mask:
+            with Image.open(path, formats=FORMATS) as mask:
                 if mask.mode not in ("L", "P", "1", "I;16", "I"):
                     raise ValueError(
                         f"{path} is a picture in colours ({mask.mode}): a mask is grey or has a palette of labels."
@@ -63,7 +64,10 @@ class Masks:
             ) from error
         if labels.max(initial=0) > 255:
             raise ValueError(f"{path} holds the label {labels.max()}: labels are 0 to 255.")
-        height, width = size_of(Path(name))
+        try:
+            height, width = size_of(Path(name))
+        except BadSampleError as error:
+            raise ValueError(f"{name} cannot be read ({error}): repair it, or leave it out.") from error
         if labels.shape != (height, width):
             raise ValueError(
                 f"{path} has {labels.shape[0]} x {labels.shape[1]} pixels, and its image {height} x {width}: "

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
 from torch import Tensor
 
 from ssl_framework.data.datamodule import DataModule, Options, read_as
-from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
+from ssl_framework.data.decode import Kind, Reduction, decode, decode_reduced, kind_of, size_of
 from ssl_framework.data.encoded import Identity, state_of
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve_test
@@ -94,6 +96,10 @@ class ParquetSource:
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width."""
         return size_of(self._bytes(index))
+
+    def kind_of(self, index: int) -> Kind:
+        """What the head of the file says."""
+        return kind_of(self._bytes(index))
 
     def identity(self) -> Identity:
         """The table and its column; names, sizes and times of its shards, or the hub's fingerprint."""
@@ -187,16 +193,46 @@ def _tables(given: Path, text: str, files: dict[str, list[Path]]) -> dict[str, A
     if given.exists():
         if not files:
             raise FileNotFoundError(f"There are no .parquet files in {given.absolute()}: correct data.path.")
-        return {
-            split: datasets.load_dataset("parquet", data_files=[str(p) for p in paths], split="train")
-            for split, paths in files.items()
-        }
+        return {split: _read(paths) for split, paths in files.items()}
     if given.is_absolute() or not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         raise FileNotFoundError(
             f"There are no parquet files at {given.absolute()}: correct data.path, or give the name of a hub data set "
             "(owner/name)."
         )
     return {_SPLITS.get(str(split), str(split)): table for split, table in datasets.load_dataset(text).items()}
+
+
+def _read(paths: Sequence[Path]) -> Any:
+    """The table of some shards.
+
+    Raises:
+        ValueError: one of them is no parquet file, or has other columns than the first, or there are no rows in them.
+    """
+    import datasets  # noqa: PLC0415
+    from datasets.exceptions import DatasetGenerationError  # noqa: PLC0415
+
+    first, rows = None, 0
+    for path in paths:  # the library says neither which file it is, nor that it is empty
+        try:
+            head = pq.ParquetFile(path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}): save it again.") from error
+        rows += head.metadata.num_rows
+        first = first or (path, set(head.schema_arrow.names))
+        if set(head.schema_arrow.names) != first[1]:
+            raise ValueError(
+                f"{path} has the columns {', '.join(head.schema_arrow.names)}, and {first[0].name} has "
+                f"{', '.join(sorted(first[1]))}: shards of a split have the same."
+            )
+    if not rows:
+        raise ValueError(f"{paths[0]} has no rows: correct data.path, or save the table again.")
+    try:
+        return datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
+    except (DatasetGenerationError, pyarrow.ArrowException) as error:
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"{paths[0].parent} cannot be read as one table ({' '.join(str(cause).split())[:200]}): save it again."
+        ) from error
 
 
 def _undecoded(table: Any, column: str) -> Any:
@@ -215,6 +251,12 @@ def _numbered(table: Any, column: str, known: tuple[str, ...] | None, name: str)
         return np.asarray(labels, dtype=np.int64), tuple(own)
     if any(label is None for label in labels):
         raise ValueError(f"The column {column!r} of {name} has empty labels: fill them, or give data.label_column=null.")
+    other = next((label for label in labels if not isinstance(label, int | str)), None)
+    if other is not None:
+        raise ValueError(
+            f"The column {column!r} of {name} holds {type(other).__name__}, as {str(other)[:40]}: labels are whole numbers "
+            "or words; give data.label_column=null for none."
+        )
     classes = known or tuple(str(label) for label in sorted(set(labels)))
     number = {label: c for c, label in enumerate(classes)}
     new = sorted({str(label) for label in labels} - number.keys())

@@ -55,12 +55,24 @@ class Table:
                 if not pyarrow.types.is_boolean(values.type)
                 else values.cast("int8").cast("double")
             )
-            found.append(cast.to_numpy(zero_copy_only=False)[rows])
+            found.append(self._finite(column, cast.to_numpy(zero_copy_only=False)[rows]))
         return np.stack(found, axis=1).astype(np.float32)
+
+    def _finite(self, column: str, values: np.ndarray) -> np.ndarray:
+        """The numbers, of which none is too large for 32 bits."""
+        wrong = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+        if len(wrong):
+            raise ValueError(
+                f"{self.path}: {len(wrong)} numbers of the column {column!r} are infinite or too large, such as "
+                f"{values[wrong[0]]:g}: correct them, or leave them empty."
+            )
+        return values
 
     def _column(self, name: str) -> Any:
         if name not in self._table.column_names:
             raise ValueError(f"{self.path} has no column {name!r}; it has {', '.join(self._table.column_names)}.")
+        if self._table.column_names.count(name) > 1:
+            raise ValueError(f"{self.path} has several columns {name!r}: give them different names.")
         return self._table.column(name)
 
     def _found(self, samples: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:

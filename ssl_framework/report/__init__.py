@@ -1,5 +1,6 @@
 """What people look at: a table, pictures and a page, made from the rows of a study and from the folder of a run."""
 
+from ssl_framework.report.contact import Sheet, Shown, write_sheet
 from ssl_framework.report.figures import (
     depth_curve,
     embedding_map,
@@ -15,6 +16,8 @@ from ssl_framework.report.table import Cell, Summary, gain, markdown, summarise,
 
 __all__ = [
     "Cell",
+    "Sheet",
+    "Shown",
     "Summary",
     "depth_curve",
     "embedding_map",
@@ -32,4 +35,5 @@ __all__ = [
     "views_grid",
     "write_comparison",
     "write_page",
+    "write_sheet",
 ]

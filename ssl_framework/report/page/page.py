@@ -54,7 +54,7 @@ def write_page(study: Mapping[str, Any], path: Path | str) -> Path:
         words.limits(known),
     ]
     shown = [section for section in sections if section is not None]
-    return _write(_document(known["title"], answer.headline(known), shown, parts.sprite(known)), path)
+    return write(_document(known["title"], answer.headline(known), shown, parts.sprite(known)), path)
 
 
 def write_comparison(studies: Sequence[Mapping[str, Any]], path: Path | str) -> Path:
@@ -79,13 +79,20 @@ def write_comparison(studies: Sequence[Mapping[str, Any]], path: Path | str) -> 
     if not known:
         raise ValueError("a comparison needs at least one study, got none.")
     shown = [comparison.verdicts(known), comparison.label_efficiency(known), comparison.grids(known), words.glossary()]
-    return _write(_document("Does pretraining pay?", comparison.headline(known), shown, Html("")), path)
+    return write(_document("Does pretraining pay?", comparison.headline(known), shown, Html("")), path)
 
 
-def _document(title: str, header: Html, sections: Sequence[Section], sprite: Html) -> Html:
-    sheet, script = f"{_palette()}\n{_text('style.css')}", _text("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+def document(title: str, body: Html, *, style: str = "", script: str | None = None) -> Html:
+    """A page that loads nothing.
+
+    Args:
+        title: of the window.
+        body: the element.
+        style: rules of this page, behind those of all.
+        script: the only one that may run; None: none may.
+    """
+    may = "'none'" if script is None else f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {may}"
     policy += "; base-uri 'none'; form-action 'none'"
     head = tag(
         "head",
@@ -94,8 +101,13 @@ def _document(title: str, header: Html, sections: Sequence[Section], sprite: Htm
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),
-        tag("style", Html(sheet)),
+        tag("style", Html(f"{_palette()}\n{_text('style.css')}{style}")),
     )
+    return Html(f"<!doctype html>\n{tag('html', head, body, lang='en')}\n")
+
+
+def _document(title: str, header: Html, sections: Sequence[Section], sprite: Html) -> Html:
+    script = _text("page.js")
     contents = [tag("li", tag("a", section.heading, href=f"#{section.name}")) for section in sections]
     toggle = tag("button", "Dark", type="button", id="theme", hidden=True)
     body = tag(
@@ -113,7 +125,7 @@ def _document(title: str, header: Html, sections: Sequence[Section], sprite: Htm
         tag("div", id="tip", role="status", hidden=True),
         tag("script", Html(script)),
     )
-    return Html(f"<!doctype html>\n{tag('html', head, body, lang='en')}\n")
+    return document(title, body, script=script)
 
 
 def _section(section: Section) -> Html:
@@ -133,10 +145,15 @@ def _text(name: str) -> str:
     return files("ssl_framework.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
-def _write(document: Html, path: Path | str) -> Path:
+def write(page: Html, path: Path | str) -> Path:
+    """Write a page, whole or not at all.
+
+    Returns:
+        The path.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(document, encoding="utf-8", newline="\n")
+    partial.write_text(page, encoding="utf-8", newline="\n")
     os.replace(partial, path)  # noqa: PTH105  (Path.replace is the same call; os.replace says that it overwrites)
     return path

@@ -138,12 +138,12 @@ def test_truncated_files(kind: str, share: float) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"a line of text", b"<html></html>", b"\x89PNG\r\n\x1a\n" + bytes(50), bytes(5000)])
 def test_what_is_no_image(data: bytes) -> None:
-    with pytest.raises(BadSampleError, match="Error"):
+    with pytest.raises(BadSampleError, match=r"is empty|no image of a kind|Error"):
         decode(data, 3)
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(BadSampleError, match="FileNotFoundError"):
+    with pytest.raises(BadSampleError, match="no such file"):
         decode(tmp_path / "gone.png", 3)
 
 

@@ -68,7 +68,11 @@ def test_one_other_size_among_few_images_is_seen(place: int, other: tuple[int, i
 
 def test_the_size_skips_what_cannot_be_read():
     assert common_size(Sizes([None, (3, 4), None, (3, 4)])) == (3, 4)
-    assert common_size(Sizes([None, None])) is None
+
+
+def test_of_nothing_that_can_be_read_there_is_no_size():
+    with pytest.raises(ValueError, match="None of the 2 samples that were tried can be read"):
+        common_size(Sizes([None, None]))
 
 
 def test_the_same_images_are_probed_in_every_process(tmp_path: Path):

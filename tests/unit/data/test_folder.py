@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ssl_framework.data import FolderSource, Masks, folder
+from ssl_framework.types import BadSampleError
 
 SIZE = {"size": [4, 4], "batch_size": 2}
 
@@ -161,7 +162,7 @@ def test_channels_that_no_image_has(kit: Any, tmp_path: Path) -> None:
         folder(classes(tmp_path, kit), channels=4, **SIZE)
 
 
-def test_hidden_files_loops_and_dangling_links_are_not_images(kit: Any, tmp_path: Path) -> None:
+def test_hidden_files_and_loops_are_left_out_and_dangling_links_unreadable(kit: Any, tmp_path: Path) -> None:
     classes(tmp_path, kit, per_class=2)
     kit.picture(tmp_path / "cat" / "._00.png")
     kit.picture(tmp_path / ".thumbs" / "00.png")
@@ -172,7 +173,12 @@ def test_hidden_files_loops_and_dangling_links_are_not_images(kit: Any, tmp_path
     (tmp_path / "cat" / "folder.png").mkdir()
     source = FolderSource(tmp_path, labels=False)
     assert [Path(source.name(i)).relative_to(tmp_path).as_posix() for i in range(len(source))] == [
-        "ant/00.png", "ant/01.png", "cat/00.png", "cat/01.png",
+        "ant/00.png", "ant/01.png", "cat/00.png", "cat/01.png", "cat/dangling.png",
+    ]  # fmt: skip
+    with pytest.raises(BadSampleError, match="no such file"):
+        source.read(4)
+    assert [path.as_posix() for path, _ in source.left_out] == [
+        ".thumbs", "__MACOSX", "cat/._00.png", "cat/Thumbs.db", "cat/folder.png", "cat/loop",
     ]  # fmt: skip
 
 

@@ -1,0 +1,132 @@
+"""``ssl-framework check``: what it says, writes and returns."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import bad_inputs as bad
+from browser import FOUND, Browser
+from ssl_framework import cli
+from ssl_framework.commands import check, compose
+from ssl_framework.commands.errors import FoundError
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Splits with something of every kind in them."""
+    root = tmp_path_factory.mktemp("check") / "photos"
+    bad.good(root / "train")
+    for number, place in enumerate(("val/cat", "val/dog", "test/cat", "test/dog")):
+        (root / place).mkdir(parents=True)
+        (root / place / "own.png").write_bytes(bad.encoded(255 - bad.PIXELS[number]))
+    for number, name in enumerate(("truncated jpeg", "zero byte png", "a name that is not UTF-8")):
+        file, content = bad.BYTES[name]
+        (root / "train" / "cat" / f"{number}{file}").write_bytes(content())
+    for number, (_, file, content) in enumerate(bad.ODD.values()):
+        (root / "train" / "cat" / f"odd{number}{file}").write_bytes(content())
+    shutil.copy(root / "train" / "cat" / "000.png", root / "test" / "cat" / "again.png")
+    for name in ("Thumbs.db", "._001.jpg"):
+        bad.left_out(root / "train" / "dog", name)
+    return root
+
+
+def words(photos: Path, run: Path) -> list[str]:
+    return ["data=folder", f"data.path={photos}", "data.size=[12,14]", "data.batch_size=8", f"run.dir={run}"]
+
+
+@pytest.mark.filterwarnings("ignore:not read")
+def test_what_must_be_mended_is_told_listed_shown_and_ends_with_code_1(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert cli.run(["check", *words(photos, run)]) == 1
+    said = capsys.readouterr()
+    assert re.search(r"before training must be mended: 3 unreadable, 1 in two splits\. .*check\.csv names them\.", said.err)
+    assert "Traceback" not in said.err
+    assert re.search(r"mend +in two splits +1 ", said.out)
+    report = json.loads((run / "check.json").read_text())
+    assert not report["fine"]
+    assert report["splits"]["train"]["samples"] == 139
+    assert report["splits"]["train"]["unreadable"] == 3
+    with (run / "check.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    sorts = {row["finding"] for row in rows}
+    assert (
+        sorts
+        == set(report["findings"])
+        >= {sort for sort, _, _ in bad.ODD.values()} | {"in two splits", "not read", "unreadable"}
+    )
+    again = next(row for row in rows if row["finding"] == "in two splits")
+    assert again["name"] == str(photos / "test" / "cat" / "again.png")
+    assert str(photos / "train" / "cat" / "000.png") in again["detail"]
+    page = (run / "check.html").read_text()
+    assert page.count("<img ") > 30
+    assert "train/cat/2caf\\udce9.jpg" in page
+
+
+@pytest.mark.skipif(FOUND is None, reason="no Chromium here")
+@pytest.mark.filterwarnings("ignore:not read")
+def test_the_page_loads_nothing_and_fits_a_phone(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(FoundError):
+        check.run(compose.compose("check", words(photos, tmp_path / "run")))
+    with Browser(tmp_path / "profile") as browser:
+        for width in (1280, 360):
+            page = tmp_path / "run" / "check.html"
+            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600)
+            browser.call("Page.navigate", url=page.as_uri())
+            browser.evaluate(
+                "new Promise(done => document.readyState == 'complete' ? done(1) : addEventListener('load', done))"
+            )
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            assert browser.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+        assert browser.complaints() == []
+        assert all(url.startswith(("file:", "data:", "about:")) for url in browser.requests())
+
+
+def test_data_without_fault_end_with_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["check", f"run.dir={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().out
+    assert "digits: 1,797 samples in train, val, test were read, and nothing must be mended." in said
+    assert re.search(r"train +1,295 +0 .*10 classes, 125 \(8\) to 131 \(6\)", said)
+    assert json.loads((tmp_path / "run" / "check.json").read_text())["fine"]
+
+
+def test_other_sources_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    stored = bad.arrays_file(tmp_path, images=bad.PIXELS, targets=bad.LABELS)
+    shards = bad.shard(tmp_path / "shards", img=[*map(bad.encoded, bad.PIXELS)], label=bad.LABELS)
+    for name, path in (("arrays", stored), ("parquet", shards)):
+        given = [
+            f"data={name}",
+            f"data.path={path}",
+            "data.batch_size=8",
+            *(["data.size=[12,14]"] if name == "parquet" else []),
+        ]
+        found = check.run(compose.compose("check", [*given, "pictures=2"], folder=str(tmp_path / name)))
+        assert found["findings"] == {}
+
+
+@pytest.mark.filterwarnings("ignore:not read")
+def test_below_the_limit_unreadable_files_are_a_note_and_with_error_they_must_be_mended(tmp_path: Path) -> None:
+    photos = bad.good(tmp_path / "photos")
+    (photos / "cat" / "zero.png").write_bytes(b"")
+    shares = ["data.val_share=0", "data.test_share=0.0"]
+    found = check.run(compose.compose("check", [*words(photos, tmp_path / "run"), *shares]))
+    assert found["findings"] == {"unreadable": 1}
+    strict = [*words(photos, tmp_path / "strict"), *shares, "data.on_bad_sample=error"]
+    with pytest.raises(FoundError, match="1 unreadable"):
+        check.run(compose.compose("check", strict))
+
+
+@pytest.mark.parametrize(("word", "named"), [("pictures=-1", "pictures=-1"), ("threads=0", "threads=0")])
+def test_numbers_out_of_range(word: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["check", word, f"run.dir={tmp_path / 'run'}"]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
