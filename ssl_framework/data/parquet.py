@@ -8,9 +8,10 @@ from typing import Any, Unpack
 import numpy as np
 from torch import Tensor
 
-from ssl_framework.data.datamodule import DataModule, Options, read_as
+from ssl_framework.data.datamodule import DataModule
 from ssl_framework.data.decode import Reduction, decode, decode_reduced, size_of
 from ssl_framework.data.encoded import Identity, state_of
+from ssl_framework.data.options import Options, read_as
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve_test
 from ssl_framework.types import BadSampleError, Source

@@ -69,6 +69,17 @@ class Every:
         advanced, self._seen = step != self._seen, step
         return advanced and (step % self._steps == 0 or step == trainer.max_steps)
 
+    def next(self, trainer: pl.Trainer) -> bool:
+        """Whether the optimiser step under way is one after which it is time."""
+        step = trainer.global_step + 1
+        return step % self._steps == 0 or step == trainer.max_steps
+
+    def left(self, trainer: pl.Trainer) -> int:
+        """Optimiser steps until the next look, from the last one that is done; 0 at a look."""
+        step = trainer.global_step
+        left = -step % self._steps
+        return left if trainer.max_steps < 0 else min(left, trainer.max_steps - step)
+
 
 class Bank:
     """Keyed random parts of a labelled train and validation split, embedded by what is being trained.
@@ -119,6 +130,18 @@ def watched(module: pl.LightningModule) -> tuple[Encoder, Callable[[Tensor], Ten
             "give it views=, or leave OnlineKNN and OnlineProbe out"
         )
     return encoder, views.center
+
+
+def watched_encoder(module: pl.LightningModule) -> nn.Module:
+    """The encoder of a module.
+
+    Raises:
+        ValueError: there is none.
+    """
+    encoder = getattr(module, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(f"{type(module).__name__} has no encoder to watch: name it encoder, or leave the monitor out")
+    return encoder
 
 
 def embed(trainer: pl.Trainer, module: pl.LightningModule, labelled: Labelled, positions: Tensor, batch_size: int) -> Tensor:
