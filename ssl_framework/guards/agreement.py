@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  (what all of them are)
@@ -58,7 +59,10 @@ class RankAgreement(pl.Callback):
         held = common(module)
         if not held:
             return
-        everyone = torch.as_tensor(trainer.strategy.all_gather(checksums(held.values())))  # (W, T)
+        own = checksums(held.values())
+        rows = [torch.empty_like(own) for _ in range(trainer.world_size)]
+        dist.all_gather(rows, own)
+        everyone = torch.stack(rows)  # (W, T)
         differs = (everyone != everyone[0]).any(dim=0).tolist()
         names = [name for name, other in zip(held, differs, strict=True) if other]
         if names:
