@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ssl_framework.monitors.monitor import Monitor, over_processes
 
+_FALLS = 0.95  # of the loss a look before
+
 
 class Chance(Monitor):
     """Logs ``chance/loss``, the loss over what it is where all samples look alike, and warns where it has not left 1.
@@ -18,7 +20,8 @@ class Chance(Monitor):
     Args:
         every_n_steps: optimiser steps between two looks.
         warmup: share of the training before which nothing is judged: many losses begin at chance, and some stay for long.
-        margin: share by which a loss has to be better.
+        margin: share by which a loss has to be better. A look at which it has fallen by a twentieth since the one before does
+            not count.
         patience: wrong looks before a warning.
     """
 
@@ -27,6 +30,7 @@ class Chance(Monitor):
     def __init__(self, every_n_steps: int = 50, warmup: float = 0.1, margin: float = 0.01, patience: int = 2) -> None:
         super().__init__(every_n_steps, patience)
         self._warmup, self._margin = warmup, margin
+        self._before = 0.0
 
     def look(self, trainer: pl.Trainer, module: pl.LightningModule, seen: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
         """Judge the loss of this step."""
@@ -36,10 +40,21 @@ class Chance(Monitor):
         loss: Tensor = seen["loss"]
         (value,) = over_processes(trainer, loss.detach().float().reshape(1))
         value *= trainer.accumulate_grad_batches  # Lightning divides what it is given
+        young = trainer.global_step < self._warmup * trainer.max_steps or value < _FALLS * self._before
+        ignorant, self._before = value >= (1 - self._margin) * chance, value
         self.judge(
             "the loss has not left chance",
-            None if trainer.global_step < self._warmup * trainer.max_steps else value >= (1 - self._margin) * chance,
+            None if young and ignorant else ignorant,
             f"it is {value:.3f}, and {chance:.3f} where all samples look alike, after {self._warmup:.0%} of the training. "
             "Change optimizer.lr by a factor of ten, or look whether the views of a sample still have something in common.",
         )
         return {"chance/loss": value / chance}
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the loss at the last look."""
+        return {**super().state_dict(), "before": self._before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where `state_dict` stood."""
+        super().load_state_dict(state_dict)
+        self._before = state_dict["before"]

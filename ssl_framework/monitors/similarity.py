@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from ssl_framework.monitors.monitor import Monitor, over_processes
 
-_SURE = 3.0  # standard errors
+_SURE = 2.0  # standard errors
+_ENOUGH = 64  # samples: of fewer, those of a new network are too much alike to tell
 
 
 class Similarity(Monitor):
@@ -20,7 +21,8 @@ class Similarity(Monitor):
     ``similarity/positive`` and ``similarity/negative`` are mean cosines between the first two views, of the same and of
     different samples of a process's batch. ``similarity/alignment`` and ``similarity/uniformity`` are those of Wang and Isola
     2020 (https://arxiv.org/abs/2005.10242, equations 1 and 2; lower is better). It watches tasks that project two views; where
-    these are masked, nothing is judged: what is hidden differs more than the samples do, at first (measured: iBOT, DINOv2).
+    these are masked, nothing is judged: what is hidden differs more than the samples do, at first (measured: iBOT, DINOv2);
+    neither are batches of fewer than 64.
 
     Args:
         every_n_steps: optimiser steps between two looks.
@@ -40,10 +42,11 @@ class Similarity(Monitor):
             return {}
         values = over_processes(trainer, compared(projection[:samples], projection[samples : 2 * samples]))
         gap, square, positive, negative, alignment, uniformity = values
-        error = math.sqrt(max(square - gap**2, 0.0) / (samples * trainer.world_size))
+        everyone = samples * trainer.world_size
+        error = math.sqrt(max(square - gap**2, 0.0) / everyone)
         self.judge(
             "two views of a sample are strangers",
-            not gap > _SURE * error if seen.get("mask") is None else None,
+            not gap > _SURE * error if seen.get("mask") is None and everyone >= _ENOUGH else None,
             f"their mean cosine is {positive:.3f}, that of two samples {negative:.3f}. Either the projections have collapsed, "
             "or views of different samples are taken for positives: look at the views, and in which order they are compared.",
         )
