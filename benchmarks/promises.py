@@ -2,8 +2,8 @@
 
     make test-reliability        # an hour and a half at most; benchmarks/promises.json
 
-A test says by its mark ``promise`` what it proves, and is one trial of it, or as many as it records under "times". If any test
-fails, this ends with 1.
+A test says by its mark ``promise`` what it proves, or records "promise" and "kind" where that is known only then. It is one
+trial, or as many as it records under "times". If any test fails, this ends with 1.
 """
 
 import argparse
@@ -42,10 +42,11 @@ def results(report: Path) -> Iterator[tuple[str, int, bool]]:
     for case in ElementTree.parse(report).iter("testcase"):
         found = {child.tag for child in case}
         properties = [(node.attrib["name"], node.attrib["value"]) for node in case.iter("property")]
-        times = sum(int(value) for name, value in properties if name == "times") or 1
+        told = {wanted: [value for name, value in properties if name == wanted] for wanted in ("promise", "kind", "times")}
+        times = sum(map(int, told["times"])) or 1
         if "skipped" not in found:
-            for value in (value for name, value in properties if name == "promise"):
-                yield value, times, not found & {"failure", "error"}
+            for number, kind in zip(told["promise"], told["kind"], strict=True):
+                yield f"{number}: {kind}", times, not found & {"failure", "error"}
 
 
 def counted(outcomes: Sequence[tuple[str, int, bool]]) -> dict[str, dict[str, dict[str, int]]]:

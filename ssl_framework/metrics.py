@@ -144,7 +144,9 @@ def _matrix(features: Tensor) -> Tensor:
 
 
 def _entropy_rank(x: Tensor, scale: Tensor | None) -> float:
-    values = torch.linalg.svdvals(x).double()
+    x = x.double()  # so that squares tell apart what float32 resolves
+    gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
+    values = torch.linalg.eigvalsh(gram.cpu()).clamp(min=0).sqrt()  # a quarter of the time of singular values
     # What float32 features cannot resolve beside their own size is rounding, not rank.
     floor = torch.finfo(torch.float32).eps * (values.norm() if scale is None else scale)
     values = values[values > floor]

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
-from ssl_framework.guards import FiniteGate, Preemption, Watchdog, WholeRun
+from ssl_framework.guards import FiniteGate, Preemption, RankAgreement, Watchdog, WholeRun
 
 
 class SizedData(Protocol):
@@ -98,7 +98,8 @@ def trainer(
     options.setdefault("num_sanity_val_steps", 0)
     options.setdefault("enable_model_summary", False)
     options.setdefault("log_every_n_steps", 10)
-    callbacks: list[pl.Callback] = [Preemption(), FiniteGate(), WholeRun(), *(options.pop("callbacks", None) or [])]
+    callbacks: list[pl.Callback] = [Preemption(), FiniteGate(), WholeRun(), RankAgreement()]
+    callbacks += options.pop("callbacks", None) or []
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         options["enable_checkpointing"] = False  # the module brings its own, see PretextModule.configure_callbacks
     if options.get("enable_progress_bar", True) and not any(isinstance(callback, ProgressBar) for callback in callbacks):

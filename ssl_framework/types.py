@@ -91,14 +91,21 @@ class Step(NamedTuple):
     Attributes:
         loss: ``()``, to be minimised.
         embedding: ``(k * B, D)`` of the encoder; monitors read it detached.
-        projection: ``(k * B, P)``, where the loss compares, or None.
+        projection: ``(k * B, P)``, where the loss compares, view after view, or None.
         logs: scalars worth a curve.
+        chance: what the loss is where all samples look alike, ``log K`` of K that are as likely; None where nobody knows, or
+            where training goes there (DINO's loss rises to ``log K``: its targets become less sharp).
+        target: what is predicted, for monitors: ``(n, K)`` probabilities, or ``(n,)`` numbers of clusters, or None.
+        mask: ``(n, N)`` bool, true where a token is hidden, for monitors, or None.
     """
 
     loss: Tensor
     embedding: Tensor
     projection: Tensor | None = None
     logs: Mapping[str, Tensor | float] = {}
+    chance: float | None = None
+    target: Tensor | None = None
+    mask: Tensor | None = None
 
 
 @runtime_checkable

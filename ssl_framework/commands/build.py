@@ -106,12 +106,16 @@ def optimizer(settings: Settings) -> OptimizerSpec:
     return make(settings["optimizer"])
 
 
-def monitors(settings: Settings, main: DataModule) -> list[pl.Callback]:
-    """The monitors; those that ask for labelled data get `labelled_data` if it was chosen, else the data of the run."""
+def labelled(settings: Settings, main: DataModule) -> DataModule:
+    """Where labels come from: `labelled_data` if it was chosen, else the data of the run."""
+    return data(settings, "labelled_data") if settings.get("labelled_data") else main
+
+
+def monitors(settings: Settings, labelled: DataModule) -> list[pl.Callback]:
+    """The monitors; those that ask for labelled data get these."""
     nodes = [node for node in (settings.get("monitors") or {}).values() if node is not None]
     wants = ["data" in inspect.signature(hydra.utils.get_object(node["_target_"])).parameters for node in nodes]
-    labelled = data(settings, "labelled_data") if settings.get("labelled_data") and any(wants) else main
-    if any(wants) and labelled is main and main.facts.classes is None:
+    if any(wants) and not settings.get("labelled_data") and labelled.facts.classes is None:
         say("these data have no labels: the online probe and neighbours are off (data@labelled_data=... gives them others).")
         nodes, wants = [node for node, want in zip(nodes, wants, strict=True) if not want], [False] * wants.count(False)
     return [make(node, **({"data": labelled} if want else {})) for node, want in zip(nodes, wants, strict=True)]

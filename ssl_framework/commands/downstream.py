@@ -203,9 +203,10 @@ def split(settings: Settings, data: DataModule, seed: int) -> LabelledData:
     """The splits of the data, with so many labels to learn from.
 
     Raises:
-        ValueError: budgets of both kinds, or of classes that there are none of.
+        ValueError: budgets of both kinds, or of classes that there are none of; test images among those of training.
     """
     table, per_class, count = settings["labels"]["path"], settings["labels_per_class"], settings["labels"]["count"]
+    data.require_apart()
     known = None if table is None else Table(table, settings["labels"]["key"])
     masks = None if settings["labels"]["masks"] is None else Masks(settings["labels"]["images"], settings["labels"]["masks"])
     train = data.split("train", known, masks)

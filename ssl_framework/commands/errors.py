@@ -36,14 +36,18 @@ def sentence(error: BaseException) -> str | None:
     """The message for a mistake of the user's; None for a fault of the program's, whose traceback is wanted.
 
     A mistake is a `ValueError` that our own code raised, a path that is not there, a disk that is full, a Trainer's setting
-    that this machine has not, a constructor's argument that does not exist, numbers that stopped being finite; also where it
-    comes wrapped by Hydra.
+    that this machine has not, a constructor's argument that does not exist, numbers that stopped being finite, processes that
+    drifted apart; also where it comes wrapped by Hydra.
     """
     while isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if isinstance(error, _PATH_ERRORS) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be opened').lower()}."
-    if type(error).__name__ in ("MisconfigurationException", "NonFiniteError"):  # not imported, because that takes seconds
+    if type(error).__name__ in (
+        "MisconfigurationException",
+        "NonFiniteError",
+        "RanksDisagreeError",
+    ):  # not imported, because that takes seconds
         return str(error).strip()
     if isinstance(error, OmegaConfBaseException | HydraException):
         return str(error).strip().split("\n")[0]

@@ -62,7 +62,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def splits_of(data: DataModule) -> Splits:
-    """Train, which the labels come from, validation, which chooses, and test, which judges."""
+    """Train, which the labels come from, validation, which chooses, and test, which judges: apart, or it is an error."""
+    data.require_apart()
     return Splits(data.split("train"), data.split("val"), data.test_split())
 
 

@@ -176,6 +176,12 @@ def write_results(folder: Path, results: Any) -> None:
 
 
 @rank_zero_only
+def write_alarms(folder: Path, report: Any) -> None:
+    """``monitors.json`` of a pretraining, by one process."""
+    write_json(folder / "monitors.json", report)
+
+
+@rank_zero_only
 def write_audit(folder: Path, report: Any) -> None:
     """``audit.json`` of a transfer, by one process."""
     write_json(folder / "audit.json", report)

@@ -15,6 +15,7 @@ from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.metrics_file import MetricsFile
 from ssl_framework.data import DataModule
 from ssl_framework.guards.preemption import EXIT_CODE, Preempted
+from ssl_framework.monitors import alarms, summary
 from ssl_framework.pretext import PretextModule
 from ssl_framework.views.image import ImageViews
 
@@ -26,8 +27,8 @@ def run(settings: Settings) -> dict[str, Any]:
         settings: of `compose("pretrain", ...)`.
 
     Returns:
-        ``run``, the folder; ``steps``; ``unreadable``, names of the samples that were replaced; and the last value of
-        everything that was logged.
+        ``run``, the folder; ``steps``; ``unreadable``, names of the samples that were replaced; ``alarms`` of the monitors,
+        each with ``step``, ``kind`` and ``message``; and the last value of everything that was logged.
 
     Raises:
         ValueError: what the user asked for does not fit together; nothing was trained.
@@ -40,22 +41,28 @@ def run(settings: Settings) -> dict[str, Any]:
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
+    labelled = build.labelled(settings, data)
+    if labelled is not data:  # those of the data itself the task looks at
+        data.require_apart(labelled)
     module = pretext(settings, data)
     home = Path(settings["run"]["dir"])
-    trainer = _trainer(settings, data, home)
+    trainer = _trainer(settings, data, labelled, home)
     if resume is None:  # only now: what does not fit together leaves no folder behind
         folder.begin(settings)
     with folder.claimed(home):
         _note_facts(home, data)
         say(_headline(module, data, trainer, home))
         _fit(settings, trainer, module, data, checkpoint, home)
+        found = [alarm._asdict() for alarm in alarms(trainer)]
+        folder.write_alarms(home, {"steps": trainer.global_step, "alarms": found})
+    say(summary(trainer))
     say(
         *data.bad_samples.lines(),
         f"encoder: {home / 'encoder.safetensors'}",
         f"next:    ssl-framework evaluate from_run={home}",
     )
-    found = {"run": str(home), "steps": trainer.global_step, "unreadable": data.bad_samples.names()}
-    return found | {k: float(v) for k, v in trainer.callback_metrics.items()}
+    told = {"steps": trainer.global_step, "unreadable": data.bad_samples.names(), "alarms": found}
+    return {"run": str(home), **told, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
 
 
 def pretext(settings: Settings, data: DataModule) -> PretextModule:
@@ -90,11 +97,11 @@ def _last(resume: str) -> Path:
     return found
 
 
-def _trainer(settings: Settings, data: DataModule, home: Path) -> pl.Trainer:
+def _trainer(settings: Settings, data: DataModule, labelled: DataModule, home: Path) -> pl.Trainer:
     options = settings["trainer"]
     history = {"data": data.name, "seed": settings["seed"], "version": __version__, "began_from": settings["encoder_file"]}
     saver = SaveRun(options["checkpoint_every_n_steps"], options["keep_checkpoints"], history)
-    callbacks = [*build.monitors(settings, data), saver]
+    callbacks = [*build.monitors(settings, labelled), saver]
     return build.trainer(settings, data, home, callbacks, **build.trainer_keys(settings))
 
 

@@ -179,6 +179,7 @@ def bench(settings: Settings) -> Bench:
     loaded = build.load(settings["encoder_file"], data.facts)
     if data.facts.classes is None:
         raise ValueError("these data have no labels, and a study needs them: choose labelled data with data=.")
+    data.require_apart()
     splits = {"train": data.split("train"), "val": data.split("val"), "test": data.test_split()}
     require_apart(*splits.values())
     if len(data.facts.classes) < 2:

@@ -3,12 +3,14 @@
 from ssl_framework.data.arrays import ArraySource, arrays
 from ssl_framework.data.boxes import Boxed, CocoBoxes
 from ssl_framework.data.cifar10 import cifar10
-from ssl_framework.data.datamodule import DataModule, Options
+from ssl_framework.data.datamodule import DataModule
 from ssl_framework.data.digits import digits
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.folder import FolderSource, folder
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
+from ssl_framework.data.options import Options
+from ssl_framework.data.overlap import fingerprints, require_apart, shared
 from ssl_framework.data.parquet import ParquetSource, parquet
 from ssl_framework.data.table import Table
 from ssl_framework.data.torchvision import torchvision_dataset
@@ -27,8 +29,11 @@ __all__ = [
     "arrays",
     "cifar10",
     "digits",
+    "fingerprints",
     "fit",
     "folder",
     "parquet",
+    "require_apart",
+    "shared",
     "torchvision_dataset",
 ]

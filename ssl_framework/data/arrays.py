@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_framework.data.datamodule import DataModule, Options
+from ssl_framework.data.datamodule import DataModule
+from ssl_framework.data.options import Options
 from ssl_framework.data.paths import existing
 from ssl_framework.data.split import carve
 from ssl_framework.types import Source

@@ -12,7 +12,8 @@ from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 
 from ssl_framework.data.arrays import ArraySource
-from ssl_framework.data.datamodule import DataModule, Options
+from ssl_framework.data.datamodule import DataModule
+from ssl_framework.data.options import Options
 from ssl_framework.data.parquet import shards
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.torchvision import torchvision_dataset

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,6 +19,7 @@ from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
+from ssl_framework.data.overlap import require_apart
 from ssl_framework.data.split import carve, in_bulk, unreadable
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
@@ -32,26 +33,6 @@ _TEST_REMEDY = "give test data, or data.test_share=0.2, here and where the encod
 _MEASURE = 0x57A7  # names this use of the seed
 _MEASURED_IN_MEMORY = 10_000
 _MEASURED_DECODED = 1_000  # the error of a mean is then below 0.01; decoding more would keep the user waiting
-
-
-class Options(TypedDict, total=False):
-    """The arguments that every data set shares; `DataModule` has their meanings and defaults."""
-
-    batch_size: int
-    val_share: float
-    workers: int | None
-    cache: bool
-    cache_size: int | Sequence[int] | None
-    cache_dir: str | None
-    resident: bool | None
-    on_bad_sample: str
-    seed: int
-    split_seed: int
-    channels: int | None
-    size: int | Sequence[int] | None
-    classes: int | None
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
 
 
 class DataModule(pl.LightningDataModule):
@@ -233,6 +214,8 @@ class DataModule(pl.LightningDataModule):
         trainer = self.trainer
         if trainer is None or not isinstance(batch, Batch):
             return batch
+        if batch.target is not None:
+            raise ValueError(f"a batch of {self.name} has labels, and pretraining has none to see: its loader hands them out.")
         if trainer.training:
             self.position += 1
         split, source = ("train", self.train) if trainer.training else ("val", self._splits["val"])
@@ -273,6 +256,19 @@ class DataModule(pl.LightningDataModule):
     def test_split(self) -> Labelled:
         """The split of the final measurement."""
         return self.split("test")
+
+    def require_apart(self, labelled: "DataModule | None" = None) -> dict[str, int]:
+        """Refuse validation and test images, of these data or of other labelled ones, that are among those to train on.
+
+        Returns:
+            How many of each split are: few, or it would be an error.
+
+        Raises:
+            ValueError: more than 1 % of a split; see `ssl_framework.data.overlap`.
+        """
+        data = self if labelled is None else labelled
+        held_out = {name: source for name in ("val", "test") if (source := data._splits[name]) is not None}
+        return require_apart(self.train, held_out, str(data.name))
 
     def record(self) -> dict[str, Any]:
         """What the run folder keeps of the data, as plain containers: facts, sizes of the splits and how they were carved."""
@@ -418,15 +414,3 @@ def _of_all(trainer: pl.Trainer, found: list[Bad]) -> list[Bad]:
     everyone: list[Any] = [None] * trainer.world_size
     dist.all_gather_object(everyone, found)
     return [one for part in everyone for one in part]
-
-
-def read_as(options: Options) -> int:
-    """Channels that files are decoded to: 3, RGB, unless the options say 1, grey.
-
-    Raises:
-        ValueError: another number.
-    """
-    channels = options.get("channels") or 3
-    if channels not in {1, 3}:
-        raise ValueError(f"channels={channels}: images are read as 3 (RGB) or 1 (grey).")
-    return channels

@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from ssl_framework.data.arrays import ArraySource
-from ssl_framework.data.datamodule import DataModule, Options
+from ssl_framework.data.datamodule import DataModule
+from ssl_framework.data.options import Options
 from ssl_framework.data.split import carve
 
 _INK = 16  # the images count set pixels in blocks of 4 x 4

@@ -9,9 +9,10 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from ssl_framework.data.datamodule import DataModule, Options, read_as
+from ssl_framework.data.datamodule import DataModule
 from ssl_framework.data.decode import Kind, Reduction, decode, decode_reduced, kind_of, size_of
 from ssl_framework.data.encoded import Identity, state_of
+from ssl_framework.data.options import Options, read_as
 from ssl_framework.data.paths import existing
 from ssl_framework.data.split import carve_test
 from ssl_framework.paths import printable
@@ -141,7 +142,20 @@ class FolderSource:
 
     def name(self, index: int) -> str:
         """The path."""
-        return str(self.root / self._files[index])
+        return str(self.path(index))
+
+    def path(self, index: int) -> Path:
+        """Where the file lies."""
+        return self.root / self._files[index]
+
+    def nested_splits(self) -> str | None:
+        """A folder inside that has the images of a held-out split beside those of train; None: there is none."""
+        folders = {parent for file in self._files for parent in file.parents}
+        for folder in sorted(folders):
+            held_out = _SPLITS.get(folder.name.lower()) in {"val", "test"}
+            if held_out and any(other.parent == folder.parent and other.name.lower() == "train" for other in folders):
+                return str(self.root / folder)
+        return None
 
 
 def folder(
@@ -175,6 +189,12 @@ def folder(
     parts = _parts(root)
     train = FolderSource(parts["train"], channels, labels, within=within)
     has_labels = train.targets is not None
+    nested = None if has_labels else train.nested_splits()
+    if nested is not None:
+        raise ValueError(
+            f"{nested} lies below {root}, beside a folder called train: its images would be trained on. Give data.path the "
+            "folder train itself or the one that holds it, or data.within=train."
+        )
     val, test = (
         FolderSource(parts[name], channels, has_labels, train.classes, within) if name in parts else None
         for name in ("val", "test")

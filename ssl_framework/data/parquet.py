@@ -10,9 +10,10 @@ import pyarrow
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from ssl_framework.data.datamodule import DataModule, Options, read_as
+from ssl_framework.data.datamodule import DataModule
 from ssl_framework.data.decode import Kind, Reduction, decode, decode_reduced, kind_of, size_of
 from ssl_framework.data.encoded import Identity, state_of
+from ssl_framework.data.options import Options, read_as
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve_test
 from ssl_framework.types import BadSampleError, Source

@@ -10,9 +10,10 @@ import torchvision.datasets
 from torch import Tensor
 
 from ssl_framework.data.arrays import ArraySource
-from ssl_framework.data.datamodule import DataModule, Options, read_as
+from ssl_framework.data.datamodule import DataModule
 from ssl_framework.data.decode import DAMAGE, Reduction, to_tensor
 from ssl_framework.data.encoded import Identity, state_of
+from ssl_framework.data.options import Options, read_as
 from ssl_framework.data.paths import data_path
 from ssl_framework.data.split import carve
 from ssl_framework.types import BadSampleError, Source

@@ -51,6 +51,9 @@ class LabelledData(pl.LightningDataModule):
             raise ValueError(
                 "the training split is empty: there is nothing to learn from. Ask for at least one label per class."
             )
+        for split, use in ((train, "learnt from"), (val, "chosen on")):
+            if split is not None and split.split == "test":
+                raise ValueError(f"the test split would be {use}, and it judges: give train and validation splits of the data.")
         self.train, self.val, self.test = train, val, test
         self.batch_size = min(batch_size, len(train))
         self.eval_batch_size = eval_batch_size

@@ -95,6 +95,9 @@ def study(
             raise ValueError(
                 f"the {split.split} split is empty, and the study needs it to choose or to judge: set data.val_share > 0."
             )
+    for split, use in ((splits.train, "learnt from, and the floors' statistics with it"), (splits.val, "chosen on")):
+        if split.split == "test":
+            raise ValueError(f"the test split would be {use}, and it judges: give train and validation splits of the data.")
     encode = partial(embed, prepare=prepare, batch_size=batch_size, device=device, precision=precision)
     rows: list[dict[str, Any]] = []
     for contestant in [_constant(name, encoder), *_floors(encoder, floors, splits.train, prepare)]:

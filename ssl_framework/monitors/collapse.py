@@ -5,21 +5,21 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from ssl_framework import keyed
 from ssl_framework.metrics import effective_rank, normalised_std, rankme
-from ssl_framework.monitors.watch import Every, gather, log
+from ssl_framework.monitors.monitor import Monitor, MonitorWarning
+from ssl_framework.monitors.watch import gather
 
 _RISE = 1.1  # by how much a value grows between two looks at features that are widening
 
 
-class CollapseWarning(UserWarning):
+class CollapseWarning(MonitorWarning):
     """Features that have stopped to tell samples apart, or are about to."""
 
 
-class Collapse(pl.Callback):
+class Collapse(Monitor):
     """Logs spread and effective rank of embedding and projection, and warns by name when they collapse.
 
     No single number sees every collapse: features that are constant but for noise have nearly full rank, features on one line
@@ -48,6 +48,9 @@ class Collapse(pl.Callback):
             statement about the rows.
     """
 
+    watches = "collapse"
+    category = CollapseWarning
+
     def __init__(
         self,
         every_n_steps: int = 50,
@@ -58,20 +61,19 @@ class Collapse(pl.Callback):
         max_dims: int = 256,
         max_rows: int = 2048,
     ):
-        for name, value in (("patience", patience), ("max_dims", max_dims), ("max_rows", max_rows)):
+        super().__init__(every_n_steps, patience)
+        for name, value in (("max_dims", max_dims), ("max_rows", max_rows)):
             if value < 1:
                 raise ValueError(f"{name} is {value}: give at least 1")
-        self._every = Every(every_n_steps)
         self._min_std = {"projection": min_projection_std, "embedding": min_embedding_std}
-        self._min_rank_share, self._patience = min_rank_share, patience
+        self._min_rank_share = min_rank_share
         self._max_dims, self._max_rows = max_dims, max_rows
         self._rows: dict[str, Tensor] = {}
-        self._low: dict[str, int] = {}
         self._before: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with no rows."""
-        self._every.start(trainer)
+        super().on_train_start(trainer, pl_module)
         self._rows = {}
 
     def on_train_batch_end(
@@ -82,50 +84,57 @@ class Collapse(pl.Callback):
         for name in ("embedding", "projection"):
             features = seen.get(name)
             if features is not None:
-                self._keep(name, features, trainer.world_size)
-        if self._every.due(trainer):
-            values: dict[str, float] = {}
-            for name, rows in self._rows.items():
-                values |= self._look(name, gather(trainer, rows))
-            log(trainer, pl_module, values)
+                self._keep(name, features, trainer)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def look(self, trainer: pl.Trainer, module: pl.LightningModule, seen: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
+        """Judge the last rows of all processes."""
+        values: dict[str, float] = {}
+        for name, rows in self._rows.items():
+            values |= self._measure(name, gather(trainer, rows))
+        return values
 
     def state_dict(self) -> dict[str, Any]:
-        """How many looks each kind has lasted, and what was seen last, so that a resumed run does not warn again."""
-        return {"low": dict(self._low), "before": dict(self._before)}
+        """With what was seen last."""
+        return {**super().state_dict(), "before": dict(self._before)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` stood; the rows fill up again."""
-        self._low, self._before = dict(state_dict["low"]), dict(state_dict["before"])
+        super().load_state_dict(state_dict)
+        self._before = dict(state_dict["before"])
 
-    def _keep(self, name: str, features: Tensor, processes: int) -> None:
+    def _keep(self, name: str, features: Tensor, trainer: pl.Trainer) -> None:
+        width = min(features.shape[1], self._max_dims)
+        limit = -(-min(self._max_rows, 2 * width) // trainer.world_size)
+        if len(features) * trainer.accumulate_grad_batches * self._every.left(trainer) >= limit:
+            return  # batches to come will fill all rows before they are looked at
         width = features.shape[1]
         rows = features.detach()
         if width > self._max_dims:
             chosen = torch.from_numpy(keyed.permutation(width, self._max_dims)[: self._max_dims]).to(rows.device)
             rows = rows[:, chosen]
-        limit = -(-min(self._max_rows, 2 * rows.shape[1]) // processes)
         before = self._rows.get(name)
         both = rows.float() if before is None else torch.cat([before, rows.float()])
         self._rows[name] = both[-limit:].clone()
 
-    def _look(self, name: str, rows: Tensor) -> dict[str, float]:
+    def _measure(self, name: str, rows: Tensor) -> dict[str, float]:
         if len(rows) < 2:
             return {}
         finite = bool(torch.isfinite(rows).all())
         advice = "it holds NaN or infinity: lower the learning rate, or use bf16 instead of fp16"
-        self._judge(name, "not finite", float(finite), 1.0, advice)
+        self._narrow(name, "not finite", float(finite), 1.0, advice)
         if not finite:
             return {}
         std, rank = normalised_std(rows), effective_rank(rows)
         possible = min(rows.shape[1], len(rows) - 1)
-        self._judge(
+        self._narrow(
             name,
             "complete collapse",
             std,
             self._min_std[name],
             f"all samples look nearly the same (spread {std:.3f}, 1 is healthy, the limit is {self._min_std[name]:g})",
         )
-        self._judge(
+        self._narrow(
             name,
             "dimensional collapse",
             rank,
@@ -134,13 +143,9 @@ class Collapse(pl.Callback):
         )
         return {f"collapse/{name}_std": std, f"collapse/{name}_rank": rank, f"collapse/{name}_rankme": rankme(rows)}
 
-    def _judge(self, name: str, kind: str, value: float, limit: float, what: str) -> None:
-        key = f"{name}: {kind}"
-        before = self._before.get(key, value)
-        self._before[key] = value
-        if value >= limit:
-            self._low[key] = 0
-        elif value <= _RISE * before:
-            self._low[key] = self._low.get(key, 0) + 1
-            if self._low[key] == self._patience:
-                rank_zero_warn(f"{kind} of the {name}: {what}", category=CollapseWarning)
+    def _narrow(self, name: str, what: str, value: float, limit: float, why: str) -> None:
+        kind = f"{what} of the {name}"
+        before = self._before.get(kind, value)
+        self._before[kind] = value
+        widens = value < limit and value > _RISE * before
+        self.judge(kind, None if widens else value < limit, why)

@@ -40,12 +40,12 @@ class OnlineKNN(pl.Callback):
         self._every = Every(every_n_steps)
         self._sizes = (max_train, max_val, batch_size, seed)
         self._k, self._temperature = k, temperature
-        self._bank: Bank | None = None
+        self.bank: Bank | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read labels, before any training, so that missing ones are known early."""
         watched(pl_module)
-        self._bank = Bank(self._data, *self._sizes)
+        self.bank = Bank(self._data, *self._sizes)
         self._every.start(trainer)
 
     def on_train_batch_end(
@@ -53,7 +53,7 @@ class OnlineKNN(pl.Callback):
     ) -> None:
         """Look, if it is time."""
         if self._every.due(trainer):
-            bank = self._bank
+            bank = self.bank
             assert bank is not None
             train_x, val_x = bank.embed(trainer, pl_module)
             train_y, val_y = bank.train_y.to(train_x.device), bank.val_y.to(val_x.device)

@@ -50,7 +50,7 @@ class OnlineProbe(pl.Callback):
         self._every = Every(every_n_steps)
         self._sizes = (max_train, max_val, batch_size, seed)
         self._passes, self._lr, self._weight_decay, self._batch_size, self._seed = passes, lr, weight_decay, batch_size, seed
-        self._bank: Bank | None = None
+        self.bank: Bank | None = None
         self._looks = 0
         self._head: nn.Linear | None = None
         self._optimizer: torch.optim.AdamW | None = None
@@ -58,7 +58,7 @@ class OnlineProbe(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read labels, before any training, so that missing ones are known early."""
         watched(pl_module)
-        self._bank = Bank(self._data, *self._sizes)
+        self.bank = Bank(self._data, *self._sizes)
         self._every.start(trainer)
 
     def on_train_batch_end(
@@ -66,7 +66,7 @@ class OnlineProbe(pl.Callback):
     ) -> None:
         """Learn and look, if it is time."""
         if self._every.due(trainer):
-            bank = self._bank
+            bank = self.bank
             assert bank is not None
             train_x, val_x = bank.embed(trainer, pl_module)
             scale = standardizer(train_x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -69,6 +69,17 @@ class Every:
         advanced, self._seen = step != self._seen, step
         return advanced and (step % self._steps == 0 or step == trainer.max_steps)
 
+    def next(self, trainer: pl.Trainer) -> bool:
+        """Whether the optimiser step under way is one after which it is time."""
+        step = trainer.global_step + 1
+        return step % self._steps == 0 or step == trainer.max_steps
+
+    def left(self, trainer: pl.Trainer) -> int:
+        """Optimiser steps until the next look, from the last one that is done; 0 at a look."""
+        step = trainer.global_step
+        left = -step % self._steps
+        return left if trainer.max_steps < 0 else min(left, trainer.max_steps - step)
+
 
 class Bank:
     """Keyed random parts of a labelled train and validation split, embedded by what is being trained.
@@ -86,6 +97,8 @@ class Bank:
 
     def __init__(self, data: LabelledData, max_train: int, max_val: int, batch_size: int, seed: int):
         self._batch_size = batch_size
+        self._kind = id(data), max_train, max_val, batch_size, seed
+        self._seen: tuple[int, tuple[Tensor, Tensor]] | None = None
         self._parts: list[tuple[Labelled, Tensor]] = []
         for stream, (name, limit) in enumerate((("train", max_train), ("val", max_val))):
             if limit < 1 or batch_size < 1:
@@ -100,9 +113,26 @@ class Bank:
         self.num_classes = 1 + max(int(y.max()) for y in labels)
 
     def embed(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(N, D)`` float32 of the train and the validation part, the same on every process."""
-        train, val = (embed(trainer, module, split, positions, self._batch_size) for split, positions in self._parts)
-        return train, val
+        """Embeddings ``(N, D)`` float32 of the train and the validation part, the same on every process.
+
+        Of two monitors that look at the same images after the same step one embeds, and the other takes what it found.
+        """
+        step = trainer.global_step
+        callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  (set by a connector)
+        banks = [callback.bank for callback in callbacks if isinstance(callback, Banked) and callback.bank is not None]
+        found = next((b._seen[1] for b in banks if b._kind == self._kind and b._seen is not None and b._seen[0] == step), None)
+        if found is None:
+            train, val = (embed(trainer, module, split, positions, self._batch_size) for split, positions in self._parts)
+            found = train, val
+        self._seen = step, found
+        return found
+
+
+@runtime_checkable
+class Banked(Protocol):
+    """A monitor that looks at labelled samples."""
+
+    bank: Bank | None
 
 
 def watched(module: pl.LightningModule) -> tuple[Encoder, Callable[[Tensor], Tensor]]:
@@ -119,6 +149,18 @@ def watched(module: pl.LightningModule) -> tuple[Encoder, Callable[[Tensor], Ten
             "give it views=, or leave OnlineKNN and OnlineProbe out"
         )
     return encoder, views.center
+
+
+def watched_encoder(module: pl.LightningModule) -> nn.Module:
+    """The encoder of a module.
+
+    Raises:
+        ValueError: there is none.
+    """
+    encoder = getattr(module, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(f"{type(module).__name__} has no encoder to watch: name it encoder, or leave the monitor out")
+    return encoder
 
 
 def embed(trainer: pl.Trainer, module: pl.LightningModule, labelled: Labelled, positions: Tensor, batch_size: int) -> Tensor:

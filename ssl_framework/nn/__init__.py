@@ -7,7 +7,7 @@ from ssl_framework.nn.colour import ColourWeights, colour_bins, lab, nearest_bin
 from ssl_framework.nn.contrast import InBatch, InfoNCE, Relation, require_positive
 from ssl_framework.nn.crops import compare_crops, each, encode_crops, encode_local_crops, place_positions, together
 from ssl_framework.nn.decoder import CrossDecoder, TokenDecoder, TokenPredictor, sincos_positions
-from ssl_framework.nn.distributed import gather, mean_over_processes, own_rows
+from ssl_framework.nn.distributed import gather, mean_over_processes, over_processes, own_rows
 from ssl_framework.nn.follower import Branch, Follower, Teacher
 from ssl_framework.nn.gradients import gradient_histograms
 from ssl_framework.nn.maps import MapDecoder, PlaceDecoder, hide, input_channels
@@ -74,6 +74,7 @@ __all__ = [
     "nearest_bins",
     "normalized_patches",
     "on_tokens",
+    "over_processes",
     "own_rows",
     "patch_mask",
     "pixel_mask",

@@ -21,6 +21,11 @@ def mean_over_processes(x: Tensor) -> Tensor:
     return _Mean.apply(x) if dist.world_size() > 1 else x  # pyright: ignore[reportReturnType]
 
 
+def over_processes(count: int) -> int:
+    """So many of each process, all together."""
+    return count * dist.world_size()
+
+
 def own_rows(batch: int) -> slice:
     """Where this process's rows stand among those that `gather` joined."""
     return slice(dist.rank() * batch, (dist.rank() + 1) * batch)

@@ -9,6 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from ssl_framework.schedules import cosine, ramp
 
+_STANDS = 1e-6  # of the way to the student, in a step: float32 has some 7 digits
+
 
 class Follower(nn.Module):
     """A part of a task that changes by rule and not by gradient. Its state lives in buffers or frozen parameters.
@@ -30,6 +32,15 @@ class Follower(nn.Module):
             progress: share of the training that is done, in [0, 1].
         """
         raise TypeError(f"{type(self).__name__} does not say how it follows: define follow(progress).")
+
+    def settled(self, progress: float) -> bool:
+        """Whether it may stand still from here on, so that monitors do not take it for dead.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+        """
+        del progress
+        return False
 
 
 class Teacher(Follower):
@@ -79,11 +90,24 @@ class Teacher(Follower):
     @torch.no_grad()
     def follow(self, progress: float) -> None:
         """Move the weights towards the student's."""
-        ends = self.momentum, self.final_momentum
-        momentum = cosine(progress, *ends) if self.rise == "cosine" else ramp(progress, 1.0, *ends)
+        momentum = self.momentum_at(progress)
         students = dict(self._student[0].named_parameters())
         for name, parameter in self.module.named_parameters():
             parameter.lerp_(students[name].detach(), 1.0 - momentum)
+
+    def momentum_at(self, progress: float) -> float:
+        """What the weights keep of themselves in a step."""
+        ends = self.momentum, self.final_momentum
+        return cosine(progress, *ends) if self.rise == "cosine" else ramp(progress, 1.0, *ends)
+
+    def settled(self, progress: float) -> bool:
+        """Near the end of a momentum that rises to 1, what it moves is less than a number's last digit."""
+        return self.momentum < 1.0 and self.momentum_at(progress) > 1.0 - _STANDS
+
+    @property
+    def student(self) -> nn.Module:
+        """What it follows."""
+        return self._student[0]
 
 
 class Branch(nn.Module):

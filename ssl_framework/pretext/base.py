@@ -140,6 +140,8 @@ class PretextModule(pl.LightningModule):
             run.keep_channels_last(self)
         if self._data is not None:
             self._data.attach(self.views)
+            if stage == "fit":
+                self._data.require_apart()
             for follower in self._followers if stage == "fit" else ():
                 follower.begin(self._data.num_samples)
         else:
@@ -190,15 +192,16 @@ class PretextModule(pl.LightningModule):
 
     # A step
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """One forward; the embedding goes to the monitors, detached."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | float]:
+        """One forward; what monitors read goes to them, detached."""
         self.progress = min(1.0, self.trainer.global_step / self.trainer.max_steps)
         position = batch_idx if self._data is None else self._data.position
         keyed.reseed(self.device, self.seed, _DROPOUT_STREAM, position, self.global_rank)
         step = self(self._make_views(batch))
         self._log_step(step, len(batch.index))
-        outputs = {"loss": step.loss, "embedding": step.embedding.detach()}
-        return outputs if step.projection is None else {**outputs, "projection": step.projection.detach()}
+        seen = {"embedding": step.embedding, "projection": step.projection, "target": step.target, "mask": step.mask}
+        told = {name: value.detach() for name, value in seen.items() if value is not None}
+        return {"loss": step.loss, **told} | ({} if step.chance is None else {"chance": step.chance})
 
     def replay(self, batch: Batch, position: int, rank: int = 0) -> Step:
         """What `training_step` computed of a batch, outside a Trainer: same views, same dropout.

@@ -74,6 +74,7 @@ def test_a_pretext_trains_and_leaves_a_whole_run_folder(pretext: str, tmp_path: 
         "environment.json",
         "facts.yaml",
         "metrics.csv",
+        "monitors.json",
     }
     assert load_encoder(tmp_path / "run").history["steps"] == 4
 

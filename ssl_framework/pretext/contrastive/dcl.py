@@ -1,12 +1,13 @@
 """DCL: Yeh et al., 2021, https://arxiv.org/abs/2110.06848."""
 
+import math
 from typing import Unpack
 
 from lightly.loss import DCLLoss
 from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor
 
-from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, mean_over_processes, require_positive
+from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, mean_over_processes, over_processes, require_positive
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -58,7 +59,8 @@ class DCL(PretextModule):
         h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
         z = self.projector(h.flatten(0, 1))  # (V * B, P)
         loss = compare_crops(self.criterion, z.unflatten(0, h.shape[:2]))
-        return Step(loss, embedding=h.flatten(0, 1), projection=z)
+        chance = math.log(over_processes(2 * h.shape[1]) - 2)
+        return Step(loss, embedding=h.flatten(0, 1), projection=z, chance=chance)
 
     def _weigh(self, first: Tensor, second: Tensor) -> Tensor:
         """Of each pair: two minus its share of the mean over all processes, so that far pairs pull harder."""

@@ -1,5 +1,6 @@
 """DenseCL: Wang et al., 2020, https://arxiv.org/abs/2011.09157."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -71,7 +72,8 @@ class DenseCL(PretextModule):
         self.queue.stage(F.normalize(k, dim=1))
         self.dense_queue.stage(F.normalize(other_places.mean(dim=1), dim=1))
         loss = (1 - self.dense) * whole + self.dense * dense  # equation 3
-        return Step(loss, embedding=h, projection=q, logs={"whole": whole.detach(), "dense": dense.detach()})
+        logs, chance = {"whole": whole.detach(), "dense": dense.detach()}, math.log(1 + len(self.queue.rows))
+        return Step(loss, embedding=h, projection=q, logs=logs, chance=chance)
 
 
 class DenseBranch(nn.Module):

@@ -1,5 +1,6 @@
 """MoCo v2: Chen et al., 2020, https://arxiv.org/abs/2003.04297."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -62,4 +63,5 @@ class MoCoV2(PretextModule):
 
         loss = torch.stack([self.criterion(query, k, self.queue.rows) for query in q]).mean()
         self.queue.stage(k)
-        return Step(loss, embedding=h.flatten(0, 1), projection=q.flatten(0, 1))
+        chance = math.log(1 + len(self.queue.rows))
+        return Step(loss, embedding=h.flatten(0, 1), projection=q.flatten(0, 1), chance=chance)

@@ -1,12 +1,13 @@
 """MoCo v3: Chen, Xie and He, 2021, https://arxiv.org/abs/2104.02057."""
 
 import itertools
+import math
 from typing import Unpack
 
 from lightly.models.modules.heads import ProjectionHead
 from torch import nn
 
-from ssl_framework.nn import Branch, FullPrecision, InBatch, Teacher, compare_crops, each, encode_crops
+from ssl_framework.nn import Branch, FullPrecision, InBatch, Teacher, compare_crops, each, encode_crops, over_processes
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -62,7 +63,8 @@ class MoCoV3(PretextModule):
         q = each(self.predictor, each(self.projector, h))  # (V, B, P)
         k = each(self.teacher, views.global_crops[:2])  # (2, B, P), no gradient
         loss = 4 * self.temperature * compare_crops(self.criterion, q, k)  # both directions summed, each times 2 * temperature
-        return Step(loss, embedding=h.flatten(0, 1), projection=q.flatten(0, 1))
+        chance = 4 * self.temperature * math.log(over_processes(h.shape[1]))
+        return Step(loss, embedding=h.flatten(0, 1), projection=q.flatten(0, 1), chance=chance)
 
 
 def _mlp(*widths: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """NNCLR: Dwibedi et al., 2021, https://arxiv.org/abs/2104.14548."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -7,7 +8,7 @@ from lightly.models.modules import NNCLRPredictionHead, NNCLRProjectionHead
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_framework.nn import FullPrecision, InBatch, Queue, compare_crops, each, encode_crops, widen
+from ssl_framework.nn import FullPrecision, InBatch, Queue, compare_crops, each, encode_crops, over_processes, widen
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -63,7 +64,8 @@ class NNCLR(PretextModule):
         # a neighbour looks for the prediction of its view among those of the batch (equation 3)
         loss = compare_crops(lambda p, neighbour: self.criterion(neighbour, p), each(self.predictor, projected), neighbours)
         self.queue.stage(z[0])
-        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
+        chance = math.log(over_processes(h.shape[1]))
+        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1), chance=chance)
 
 
 def nearest(z: Tensor, rows: Tensor) -> Tensor:

@@ -95,6 +95,10 @@ class Constant(Follower):
             self.value.copy_(torch.where(self.value.isnan(), first, self.value))
             self._staged.clear()
 
+    def settled(self, progress: float) -> bool:
+        """The first estimate stays."""
+        return True
+
 
 def contrast(own: Tensor, others: Tensor, constant: Tensor, samples: int) -> Tensor:
     """Noise-contrastive estimation against uniform noise (equation 7).

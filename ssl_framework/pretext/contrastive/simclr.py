@@ -1,11 +1,12 @@
 """SimCLR: Chen et al., 2020, https://arxiv.org/abs/2002.05709."""
 
+import math
 from typing import Unpack
 
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 
-from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, require_positive
+from ssl_framework.nn import FullPrecision, compare_crops, encode_crops, over_processes, require_positive
 from ssl_framework.pretext.base import Card, PretextModule, Training
 from ssl_framework.types import Encoder, Step, Views
 
@@ -53,4 +54,5 @@ class SimCLR(PretextModule):
         h = encode_crops(self.encoder, views, joined=True)  # (V, B, D)
         z = self.projector(h.flatten(0, 1))  # (V * B, P)
         loss = compare_crops(self.criterion, z.unflatten(0, h.shape[:2]))
-        return Step(loss, embedding=h.flatten(0, 1), projection=z)
+        chance = math.log(over_processes(2 * h.shape[1]) - 1)
+        return Step(loss, embedding=h.flatten(0, 1), projection=z, chance=chance)

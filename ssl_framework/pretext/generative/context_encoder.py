@@ -53,4 +53,4 @@ class ContextEncoder(PretextModule):
         hidden = region_mask(views.key, size, self.regions, self.region_share)  # (B, H, W)
         seen = self.encoder(hide(x, hidden))
         error = (widen(self.decoder(seen, size)) - x).square().mean(dim=1)  # (B, H, W)
-        return Step(masked_mean(error, hidden), embedding=seen.pooled)
+        return Step(masked_mean(error, hidden), embedding=seen.pooled, mask=hidden.flatten(1))

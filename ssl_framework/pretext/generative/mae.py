@@ -61,7 +61,7 @@ class MAE(PretextModule):
         seen = self.encoder(x, keep=keep)
         painted = self.decoder(seen.tokens, keep, prefix=seen.pooled)  # (B, N, P)
         loss = masked_error(painted, self._target(x), mask)
-        return Step(loss, embedding=seen.pooled)
+        return Step(loss, embedding=seen.pooled, mask=mask)
 
     def _target(self, x: Tensor) -> Tensor:
         patches = self.encoder.patchify(x)  # (B, N, P)

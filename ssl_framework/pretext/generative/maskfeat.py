@@ -64,7 +64,7 @@ class MaskFeat(PretextModule):
         mask = block_mask(views.key, self.encoder.grid, self.mask_ratio, self.mask_block)  # (B, N)
         seen = self.encoder(x, mask=mask)
         error = (widen(self.head(seen.tokens)) - self._target(x)).square().mean(dim=-1)  # (B, N)
-        return Step(masked_mean(error, mask), embedding=seen.pooled)
+        return Step(masked_mean(error, mask), embedding=seen.pooled, mask=mask)
 
     @torch.no_grad()
     def _target(self, x: Tensor) -> Tensor:

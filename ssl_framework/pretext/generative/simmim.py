@@ -63,7 +63,7 @@ class SimMIM(PretextModule):
             mask = patch_mask(views.key, size, self.patch, self.mask_ratio, self.mask_block)  # (B, H, W)
             seen = self.encoder(hide(x, mask, self.mask_value))
             painted, target = self.head(seen, size).movedim(1, -1), x.movedim(1, -1)  # (B, H, W, C)
-        return Step(masked_mean(absolute_error(painted, target), mask), embedding=seen.pooled)
+        return Step(masked_mean(absolute_error(painted, target), mask), embedding=seen.pooled, mask=mask.flatten(1))
 
 
 def absolute_error(painted: Tensor, target: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Data2Vec(PretextModule):
         target = self.teacher(x)  # (B, N, D), no gradient
         predicted = widen(self.head(seen.tokens))  # (B, N, D)
         error = F.smooth_l1_loss(predicted, target, reduction="none", beta=self.beta).mean(-1)  # (B, N), section 3.4
-        return Step(masked_mean(error, mask), embedding=seen.pooled)
+        return Step(masked_mean(error, mask), embedding=seen.pooled, mask=mask)
 
 
 class TopLayers(nn.Module):

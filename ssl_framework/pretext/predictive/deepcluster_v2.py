@@ -1,5 +1,6 @@
 """DeepCluster v2: Caron et al., 2020, https://arxiv.org/abs/2006.09882."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -67,4 +68,5 @@ class DeepClusterV2(PretextModule):
             scores = torch.einsum("vbp,ckp->vcbk", z, self.clusters.centroids.to(z.dtype)) / self.temperature
         loss = self.criterion(scores.flatten(0, 2), labels.expand(len(z), -1, -1).flatten())
         self.clusters.stage(views.index, z[0])
-        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
+        chance = math.log(self.clusters.centroids.shape[1])
+        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1), chance=chance, target=labels[0])

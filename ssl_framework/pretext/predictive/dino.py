@@ -91,4 +91,4 @@ class DINO(PretextModule):
         target = F.softmax((t - self.centre.value) / sharpness, dim=-1)
         self.centre.stage(t)
         loss = compare_crops(self.criterion, s / self.temperature, target)  # algorithm 1
-        return Step(loss, embedding=h.flatten(0, 1), projection=s.flatten(0, 1))
+        return Step(loss, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), target=target.flatten(0, 1))

@@ -121,7 +121,9 @@ class DINOv2(PretextModule):
         apart = self.closeness(h[0]) + self.closeness(h[1])
         logs = {"crops": crops.detach(), "tokens": tokens.detach(), "apart": apart.detach()}
         loss = crops + tokens + self.spread * apart
-        return Step(loss, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs)
+        return Step(
+            loss, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs, target=target.flatten(0, 1), mask=mask
+        )
 
 
 def kozachenko_leonenko(h: Tensor) -> Tensor:

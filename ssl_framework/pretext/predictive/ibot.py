@@ -114,4 +114,4 @@ class IBOT(PretextModule):
         distance = -(token_target * (widen(s_tokens) / self.temperature).log_softmax(dim=-1)).sum(dim=-1)  # (M,)
         tokens = mean_per_sample(distance, mask)  # L_MIM
         logs = {"crops": crops.detach(), "tokens": tokens.detach()}
-        return Step(crops + tokens, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs)
+        return Step(crops + tokens, embedding=h.flatten(0, 1), projection=s.flatten(0, 1), logs=logs, target=target, mask=mask)

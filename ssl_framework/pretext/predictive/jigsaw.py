@@ -1,5 +1,6 @@
 """Jigsaw: Noroozi and Favaro, 2016, https://arxiv.org/abs/1603.09246."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -67,7 +68,8 @@ class Jigsaw(PretextModule):
         h = self.encoder(mixed.flatten(0, 1)).pooled.unflatten(0, (-1, 9))  # (B, 9, D)
         logits = self.head(self.tile_head(h).flatten(1))  # (B, P)
         accuracy = (logits.argmax(1) == label).float().mean()
-        return Step(self.criterion(logits, label), embedding=h.mean(dim=1), logs={"accuracy": accuracy})
+        chance = math.log(len(self.orders))
+        return Step(self.criterion(logits, label), embedding=h.mean(dim=1), logs={"accuracy": accuracy}, chance=chance)
 
 
 def standardised(pieces: Tensor) -> Tensor:

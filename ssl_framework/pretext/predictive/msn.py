@@ -89,7 +89,7 @@ class MSN(PretextModule):
         spread = negative_entropy(scores.softmax(dim=-1))
         loss = prediction + self.entropy * spread  # equation 1
         logs = {"prediction": prediction.detach(), "spread": spread.detach()}
-        return Step(loss, embedding=torch.cat(h).flatten(0, 1), projection=z.flatten(0, 1), logs=logs)
+        return Step(loss, embedding=torch.cat(h).flatten(0, 1), projection=z.flatten(0, 1), logs=logs, target=target)
 
 
 def negative_entropy(probabilities: Tensor) -> Tensor:

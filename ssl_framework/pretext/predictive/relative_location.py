@@ -1,5 +1,6 @@
 """Relative location: Doersch et al., 2015, https://arxiv.org/abs/1505.05192."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -54,4 +55,5 @@ class RelativeLocation(PretextModule):
         logits = self.head(pairs).flatten(0, 1)  # (8 * B, 8)
         label = torch.arange(8, device=x.device).repeat(len(x))
         accuracy = (logits.argmax(1) == label).float().mean()
-        return Step(self.criterion(logits, label), embedding=h.flatten(0, 1), logs={"accuracy": accuracy})
+        chance = math.log(8)
+        return Step(self.criterion(logits, label), embedding=h.flatten(0, 1), logs={"accuracy": accuracy}, chance=chance)

@@ -1,5 +1,6 @@
 """ReSSL: Zheng et al., 2021, https://arxiv.org/abs/2107.09282."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -66,4 +67,5 @@ class ReSSL(PretextModule):
 
         loss = torch.stack([self.criterion(q, k, self.queue.rows) for q in z]).mean()
         self.queue.stage(k)
-        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
+        chance = math.log(len(self.queue.rows))
+        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1), chance=chance)

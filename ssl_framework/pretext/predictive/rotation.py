@@ -1,5 +1,6 @@
 """RotNet: Gidaris et al., 2018, https://arxiv.org/abs/1803.07728."""
 
+import math
 from typing import Unpack
 
 import torch
@@ -47,4 +48,5 @@ class Rotation(PretextModule):
         h = self.encoder(turned).pooled  # (4 * B, D)
         logits = self.head(h)  # (4 * B, 4)
         accuracy = (logits.argmax(1) == label).float().mean()
-        return Step(self.criterion(logits, label), embedding=h, logs={"accuracy": accuracy})
+        chance = math.log(4)
+        return Step(self.criterion(logits, label), embedding=h, logs={"accuracy": accuracy}, chance=chance)

@@ -1,5 +1,6 @@
 """SwAV: Caron et al., 2020, https://arxiv.org/abs/2006.09882."""
 
+import math
 from typing import Any, Unpack
 
 import torch
@@ -86,7 +87,8 @@ class SwAV(PretextModule):
         loss = compare_crops(self.criterion, scores / self.temperature, codes)  # equation 1
         for i, queue in enumerate(self.queues):
             queue.stage(z[i])
-        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1))
+        chance, target = math.log(codes.shape[-1]), codes.flatten(0, 1)
+        return Step(loss, embedding=h.flatten(0, 1), projection=z.flatten(0, 1), chance=chance, target=target)
 
     @torch.no_grad()
     def _assign(self, scores: Tensor, view: int) -> Tensor:

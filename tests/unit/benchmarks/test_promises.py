@@ -28,13 +28,19 @@ promises = loaded(ROOT / "benchmarks" / "promises.py", "counting")
 page = loaded(ROOT / "docs" / "promises.py", "page_of_promises")
 
 REPORT = """<testsuites><testsuite>
-<testcase classname="tests.a" name="one"><properties><property name="promise" value="R1: kill"/>
-<property name="times" value="3"/></properties></testcase>
-<testcase classname="tests.a" name="two"><properties><property name="promise" value="R1: kill"/></properties>
+<testcase classname="tests.a" name="one"><properties>
+<property name="promise" value="R1"/><property name="kind" value="kill"/>
+<property name="times" value="3"/></properties>
+</testcase>
+<testcase classname="tests.a" name="two"><properties>
+<property name="promise" value="R1"/><property name="kind" value="kill"/></properties>
 <failure message="no"/></testcase>
-<testcase classname="tests.a" name="three"><properties><property name="promise" value="R1: kill"/></properties>
+<testcase classname="tests.a" name="three"><properties>
+<property name="promise" value="R1"/><property name="kind" value="kill"/></properties>
 <skipped message="no disk"/></testcase>
-<testcase classname="tests.a" name="four"><properties><property name="promise" value="R1: control"/></properties></testcase>
+<testcase classname="tests.a" name="four"><properties>
+<property name="promise" value="R1"/><property name="kind" value="control"/></properties>
+</testcase>
 <testcase classname="tests.a" name="five"/>
 </testsuite></testsuites>"""
 
@@ -56,14 +62,18 @@ def test_a_mark_reaches_the_report(pytester: pytest.Pytester):
         @pytest.mark.promise("R4", "signal")
         def test_it(record_property):
             record_property("times", 2)
+
+        def test_of_its_own(record_property):
+            record_property("promise", "R9")
+            record_property("kind", "file")
         """
     )
-    pytester.runpytest_inprocess(*promises.WITH_PROPERTIES, "--junitxml=report.xml").assert_outcomes(passed=1)
-    assert list(promises.results(pytester.path / "report.xml")) == [("R4: signal", 2, True)]
+    pytester.runpytest_inprocess(*promises.WITH_PROPERTIES, "--junitxml=report.xml").assert_outcomes(passed=2)
+    assert list(promises.results(pytester.path / "report.xml")) == [("R4: signal", 2, True), ("R9: file", 1, True)]
 
 
 def test_every_mark_names_a_promise_of_the_page(request: pytest.FixtureRequest):
-    named = {mark.args[0] for item in request.session.items for mark in item.iter_markers("promise")}
+    named = {mark.args[0] for item in request.session.items for mark in item.iter_markers("promise") if mark.args}
     assert named <= page.PROMISES.keys()
 
 

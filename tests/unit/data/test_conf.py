@@ -10,7 +10,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from ssl_framework.data import DataModule
-from ssl_framework.data.datamodule import Options
+from ssl_framework.data.options import Options
 
 FILES = sorted((Path(__file__).parents[3] / "conf" / "data").glob("*.yaml"))
 FACTS = {"channels", "size", "classes", "mean", "std"}

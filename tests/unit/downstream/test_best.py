@@ -86,3 +86,52 @@ def test_a_training_that_ends_before_its_first_validation_is_refused(encoder):
 def test_a_patience_of_nothing_is_refused():
     with pytest.raises(ValueError, match="patience=0"):
         KeepBest("val/accuracy", "max", 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "why"),
+    [
+        ([float("nan")] * 6, "was not finite at any of 6 validations"),
+        ([0.3] * 6, "was 0.3 at each of 6 validations"),
+    ],
+    ids=["never finite", "constant"],
+)
+def test_a_measure_that_never_gets_better_is_an_error(encoder, scores: list[float], why: str, monkeypatch):
+    monkeypatch.setattr("ssl_framework.downstream.best._MANY", 6)  # the loss of these six changes
+    with pytest.raises(ValueError, match=why):
+        fit(encoder, Scores(scores), KeepBest("told", "max"))
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [[0.3] * 6, [1.0] * 6, [float("nan"), *SCORES[1:]], [0.3] * 5 + [0.2]],
+    ids=["constant but few, and the loss falls", "constant and perfect", "once not finite", "constant until it gets worse"],
+)
+def test_a_measure_that_can_choose_is_none(encoder, scores: list[float]):
+    fit(encoder, Scores(scores), KeepBest("told", "max"))
+
+
+def test_three_equal_validations_are_enough_where_the_loss_stands_too():
+    best = KeepBest("told", "max")
+    for _ in range(3):
+        best._said.hear(0.3, 2.0)
+    with pytest.raises(ValueError, match=r"was 0\.3 at each of 3 validations"):
+        best._require_choice()
+
+
+def test_a_measure_that_is_not_logged_is_an_error_that_names_those_that_are(encoder):
+    with pytest.raises(ValueError, match=r"val/acuracy, and validation after step 2 did not log it: there is .*val/accuracy"):
+        fit(encoder, Scores(SCORES), KeepBest("val/acuracy", "max"))
+
+
+def test_nothing_is_chosen_on_the_test_set():
+    with pytest.raises(ValueError, match="would choose on the test set"):
+        KeepBest("test/accuracy", "max")
+
+
+def test_what_validations_said_survives_a_stop(encoder):
+    best, again = KeepBest("told", "max"), KeepBest("told", "max")
+    fit(encoder, Scores(SCORES), best, steps=8)
+    again.load_state_dict(best.state_dict())
+    assert again._said == best._said
+    assert (again._said.count, again._said.constant) == (4, False)

@@ -186,17 +186,32 @@ def test_two_processes_embed_half_each_and_log_the_same() -> None:
     (values, read, features), (other_values, other_read, other_features) = on_ranks(2, watch_on_rank)
     assert values == other_values
     assert set(values) == {"knn/accuracy", "probe/accuracy"}
-    assert read == [*range(16)] * 3
-    assert other_read == [*range(16, 31), 30] * 3  # equal shares: the last one twice
+    assert read == [*range(16)] * 2  # once for both monitors, once here
+    assert other_read == [*range(16, 31), 30] * 2  # equal shares: the last one twice
     assert features.shape == (31, 8)
     assert torch.equal(features, other_features)
     assert len(features.unique(dim=0)) == 31
 
 
+@pytest.mark.parametrize(("seed", "times"), [(0, 1), (1, 2)])
+def test_monitors_that_look_at_the_same_images_embed_them_once(seed: int, times: int) -> None:
+    def values(*kinds: type) -> dict[str, float]:
+        monitors_ = [kind(data, every_n_steps=2, max_train=20, seed=seed * (kind is OnlineProbe)) for kind in kinds]
+        trainer = make_trainer(4, monitors_)
+        trainer.fit(Toy(), Loader())
+        return {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("/accuracy")}
+
+    data = Data()
+    both = values(OnlineKNN, OnlineProbe)
+    assert len(data.split("val").read) == 2 * 31 * times
+    assert both == values(OnlineKNN) | values(OnlineProbe)
+
+
 def test_the_yaml_lists_every_argument_with_its_default() -> None:
     assert yaml.safe_load((CONF / "none.yaml").read_text()) == {}
     nodes = yaml.safe_load((CONF / "default.yaml").read_text())
-    assert list(nodes) == ["knn", "probe", "collapse", "throughput"]
+    named = "knn probe collapse gradients chance similarity followers targets masks samples throughput"
+    assert list(nodes) == named.split()
     for node in nodes.values():
         path = node.pop("_target_")
         assert path.startswith("ssl_framework.monitors.")

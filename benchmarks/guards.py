@@ -1,0 +1,108 @@
+"""What guards and monitors cost: a ResNet-18 on 32 px with all of them, with the guards alone, and with neither, in turns.
+
+    python benchmarks/guards.py --rounds 9 --out benchmarks/guards.json
+    python benchmarks/guards.py --device cuda --rounds 15 --out benchmarks/guards.json
+
+A window has every look that falls into so many steps, so the cost is that of a long run. On a GPU it has 200 steps, in which
+each monitor looks at least once, with its defaults. On a CPU that would take an hour: it has 50 steps, and those that encode
+labelled images look four times as often at a fourth of the images.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import machine_record
+import throughput_stats
+from throughput_race import Racer, race
+
+LIMIT = 0.02
+"""Share of a step that all of it may cost."""
+
+CONTESTANTS = {"on": (True, "default"), "guards": (True, "none"), "off": (False, "none")}
+STEPS = {"cpu": 50, "cuda": 200}
+
+
+def words(device: str, batch: int, monitors: str, more: Sequence[str] = ()) -> list[str]:
+    """The command line of a contestant, which has no end, and neither validates nor saves."""
+    fourth = {"every_n_steps": 50, "max_train": 375, "max_val": 125}
+    smaller = [f"monitors.{monitor}.{name}={value}" for monitor in ("knn", "probe") for name, value in fourth.items()]
+    return [
+        "data=cifar10",
+        f"data.batch_size={batch}",
+        "pretext=simclr",
+        "encoder=resnet18",
+        f"monitors={monitors}",
+        *(smaller if device == "cpu" and monitors == "default" else []),
+        f"trainer.accelerator={'cpu' if device == 'cpu' else 'gpu'}",
+        "trainer.max_steps=10000000",
+        "trainer.val_check_interval=0",
+        "trainer.checkpoint_every_n_steps=0",
+        "trainer.progress_bar=false",
+        "trainer.data_timeout=100000",
+        "logger=csv",
+        "run.dir=run",
+        *more,
+    ]
+
+
+def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str]) -> dict[str, Any]:
+    """Race the contestants.
+
+    Returns:
+        A row: ``step_s`` and its quartiles of each, and of "on" and "guards" the ``cost``, a share of the step of "off", paired
+        round by round.
+    """
+    racers: list[Racer] = []
+    with tempfile.TemporaryDirectory() as home:
+        try:
+            for name, (guards, monitors) in CONTESTANTS.items():
+                spec = {"guards": guards, "words": words(device, batch, monitors, more)}
+                racers.append(Racer(name, sys.executable, "guards_run.py", spec, Path(home) / name))
+                racers[-1].window(steps)  # compiles, allocates, and looks for the first time
+            answers = race(racers, dict.fromkeys(CONTESTANTS, steps), rounds)
+        finally:
+            for racer in racers:
+                racer.close()
+    seconds = {name: [answer[name]["seconds"] / steps for answer in answers] for name in CONTESTANTS}
+    row: dict[str, Any] = {"device": device, "batch": batch, "steps": steps, "rounds": rounds}
+    for name, values in seconds.items():
+        row[name] = {"step_s": statistics.median(values), "quartiles": list(throughput_stats.quartiles(values))}
+    for name in ("on", "guards"):
+        cost = throughput_stats.ratio(seconds[name], seconds["off"])
+        low, high = (None if end is None else end - 1 for end in (cost.low, cost.high))
+        row[name]["cost"] = {"median": cost.median - 1, "low": low, "high": high}
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=sorted(STEPS), default="cpu")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, help="of a window; fewer leave looks out")
+    parser.add_argument("--words", nargs="*", default=[], help="more words for the command line")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args(arguments)
+    row = measure(given.device, given.batch, given.rounds, given.steps or STEPS[given.device], given.words)
+    row["machine"] = machine_record.record()
+    for name in ("on", "guards"):
+        cost = row[name]["cost"]
+        spread = "" if cost["low"] is None else f" ({cost['low']:+.2%} to {cost['high']:+.2%})"
+        over = "" if cost["median"] <= LIMIT else f"  above {LIMIT:.0%}"
+        on, off = (1e3 * row[who]["step_s"] for who in (name, "off"))
+        print(f"{name:7} {on:.1f} ms, off {off:.1f} ms: {cost['median']:+.2%}{spread}{over}")
+    if given.out:
+        known = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
+        kept = [other for other in known if other["device"] != row["device"]]
+        given.out.write_text(json.dumps({"rows": [*kept, row]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
