@@ -146,7 +146,7 @@ class DataModule(pl.LightningDataModule):
         self._views: ViewMaker | None = None
         self._size = checked_size(train, size, name, free=self._cached is not None)
         check_facts(learn, channels, classes, name)
-        check_alike(train, self._splits, name)
+        check_alike(learn, self._splits, name)
         self._statistics = checked_statistics(mean, std, learn.channels)
         self._measured_on = 0
 
