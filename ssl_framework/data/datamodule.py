@@ -7,13 +7,12 @@ from typing import Any, Literal, TypeAlias, TypedDict
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from ssl_framework import keyed
 from ssl_framework.data.ahead import ReadAhead
-from ssl_framework.data.bad import Bad, BadSamples
+from ssl_framework.data.bad import BadSamples, of_all
 from ssl_framework.data.checks import check_alike, check_facts, checked_size, checked_statistics
 from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
@@ -240,7 +239,7 @@ class DataModule(pl.LightningDataModule):
         for index in () if batch.bad is None else batch.bad.tolist():
             self._report(split, source, index)
         if trainer.world_size > 1 and not self._is_whole(split, source):
-            self.bad_samples.note(_of_all(trainer, self.bad_samples.told()))
+            self.bad_samples.note(of_all(trainer, self.bad_samples.told()))
         return batch
 
     def _is_whole(self, split: str, source: Source) -> bool:
@@ -409,15 +408,6 @@ class DataModule(pl.LightningDataModule):
         except BadSampleError as error:
             reason = str(error)
         self.bad_samples.report(split, source, index, reason)
-
-
-def _of_all(trainer: pl.Trainer, found: list[Bad]) -> list[Bad]:
-    """What all processes have found; called by all of them together."""
-    if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
-        return []
-    everyone: list[Any] = [None] * trainer.world_size
-    dist.all_gather_object(everyone, found)
-    return [one for part in everyone for one in part]
 
 
 def read_as(options: Options) -> int:
