@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytorch_lightning as pl
+import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_framework.paths import printable
@@ -191,3 +193,12 @@ class BadSamples:
             return  # another process has just written the header
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.getvalue().encode())
+
+
+def of_all(trainer: pl.Trainer, found: list[Bad]) -> list[Bad]:
+    """What all processes have found; called by all of them together."""
+    if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
+        return []
+    everyone: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(everyone, found)
+    return [one for part in everyone for one in part]

@@ -1,26 +1,23 @@
 """The data module: endless batches without labels for pretraining, labelled splits for everything that is measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from ssl_framework import keyed
 from ssl_framework.data.ahead import ReadAhead
-from ssl_framework.data.bad import Bad, BadSamples
+from ssl_framework.data.bad import BadSamples, of_all
 from ssl_framework.data.checks import check_alike, check_facts, checked_size, checked_statistics
-from ssl_framework.data.encoded import fit
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
+from ssl_framework.data.measure import measured
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
 from ssl_framework.data.overlap import require_apart
-from ssl_framework.data.split import carve, in_bulk, unreadable
+from ssl_framework.data.split import carve, unreadable
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
 from ssl_framework.data.table import Table
@@ -30,9 +27,6 @@ SplitName: TypeAlias = Literal["train", "val", "test"]
 Loader: TypeAlias = BatchStream | ReadAhead | DataLoader[Batch]
 
 _TEST_REMEDY = "give test data, or data.test_share=0.2, here and where the encoder is pretrained, so that it sees none of them"
-_MEASURE = 0x57A7  # names this use of the seed
-_MEASURED_IN_MEMORY = 10_000
-_MEASURED_DECODED = 1_000  # the error of a mean is then below 0.01; decoding more would keep the user waiting
 
 
 class DataModule(pl.LightningDataModule):
@@ -127,7 +121,7 @@ class DataModule(pl.LightningDataModule):
         self._views: ViewMaker | None = None
         self._size = checked_size(train, size, name, free=self._cached is not None)
         check_facts(learn, channels, classes, name)
-        check_alike(train, self._splits, name)
+        check_alike(learn, self._splits, name)
         self._statistics = checked_statistics(mean, std, learn.channels)
         self._measured_on = 0
 
@@ -223,7 +217,7 @@ class DataModule(pl.LightningDataModule):
         for index in () if batch.bad is None else batch.bad.tolist():
             self._report(split, source, index)
         if trainer.world_size > 1 and not self._is_whole(split, source):
-            self.bad_samples.note(_of_all(trainer, self.bad_samples.told()))
+            self.bad_samples.note(of_all(trainer, self.bad_samples.told()))
         return batch
 
     def _is_whole(self, split: str, source: Source) -> bool:
@@ -356,44 +350,10 @@ class DataModule(pl.LightningDataModule):
         return ReadAhead(stream, place.threads, pin) if place.threads else stream
 
     def _measure(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel, over all pixels of keyed-random training samples."""
-        quick = in_bulk(self.train, np.zeros(1, dtype=np.int64)) is not None
-        chosen = keyed.permutation(len(self.train), _MEASURE, self.split_seed)
-        chosen = chosen[: _MEASURED_IN_MEMORY if quick else _MEASURED_DECODED]
-        count, total, squares = 0, np.zeros(self.train.channels), np.zeros(self.train.channels)
-        nothing = unreadable(self.train) or {}
-        for start in range(0, len(chosen), 256):
-            for image in self._readable(chosen[start : start + 256], nothing):
-                pixels = image.to(torch.float64).flatten(1) / 255  # (C, pixels)
-                count += pixels.shape[1]
-                total += pixels.sum(1).numpy()
-                squares += pixels.square().sum(1).numpy()
-                self._measured_on += 1
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        if not (std > 0).all():
-            raise ValueError(
-                f"{self.name} cannot be normalised: a channel is constant in {len(chosen)} samples (std {std.tolist()})."
-            )
-        shown = ", ".join(f"{m:.4f} +- {s:.4f}" for m, s in zip(mean, std, strict=True))
-        rank_zero_info(f"{self.name}: mean and std measured on {self._measured_on} training samples: {shown}")
-        return tuple(mean.tolist()), tuple(std.tolist())
-
-    def _readable(self, chosen: np.ndarray, nothing: Mapping[int, str]) -> list[torch.Tensor]:
-        images = in_bulk(self.train, chosen)
-        if images is not None:
-            for index in sorted(nothing.keys() & set(chosen.tolist())):
-                self.bad_samples.report("train", self.train, index, nothing[index])
-            return [image for image, index in zip(images, chosen.tolist(), strict=True) if index not in nothing]
-        found: list[torch.Tensor] = []
-        for index in chosen.tolist():
-            try:
-                image = self.train.read(index)
-            except BadSampleError as error:
-                self.bad_samples.report("train", self.train, index, str(error))
-                continue
-            found.append(image if self.train.size is not None else fit(image, self._size))
-        return found
+        """Mean and standard deviation per channel of the training samples."""
+        found = measured(self.train, self._size, self.split_seed, self.bad_samples, str(self.name))
+        self._measured_on = found.samples
+        return found.mean, found.std
 
     def _report(self, split: str, source: Source, index: int) -> None:
         """A worker says which samples are bad; why, says reading once more."""
@@ -405,12 +365,3 @@ class DataModule(pl.LightningDataModule):
         except BadSampleError as error:
             reason = str(error)
         self.bad_samples.report(split, source, index, reason)
-
-
-def _of_all(trainer: pl.Trainer, found: list[Bad]) -> list[Bad]:
-    """What all processes have found; called by all of them together."""
-    if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
-        return []
-    everyone: list[Any] = [None] * trainer.world_size
-    dist.all_gather_object(everyone, found)
-    return [one for part in everyone for one in part]

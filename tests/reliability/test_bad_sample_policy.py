@@ -102,7 +102,7 @@ def in_one_process(rank: int, world: int, home: Path, bad: tuple[int, ...], alon
         "MASTER_PORT": "0",
     }
     if alone:
-        datamodule._of_all = lambda trainer, found: found
+        datamodule.of_all = lambda trainer, found: found
     module = data(bad, **options)
     try:
         train(module, home, strategy="ddp", devices=world)

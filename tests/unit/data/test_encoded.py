@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 
 from ssl_framework import machine
@@ -186,3 +187,16 @@ def test_the_centre_is_kept_and_the_sides_keep_their_ratio():
 def test_what_is_made_smaller_is_averaged():
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (1, 64, 64), np.uint8)) * 255
     assert fit(noise, (8, 8)).float().std() < 30  # of black and white: 127; without antialiasing 60
+
+
+@pytest.mark.parametrize("shape", [(1, 2_000_000), (2_000_000, 1)])
+def test_a_line_is_fitted_without_filling_the_memory(shape: tuple[int, int]):
+    """Resized whole it would have 96 times two million times 96 pixels."""
+    line = torch.arange(2_000_000, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(1, *shape)
+    assert fit(line, (96, 96)).shape == (1, 96, 96)
+
+
+def test_what_is_not_so_long_is_fitted_as_before():
+    image = torch.randint(0, 256, (3, 10, 150), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole = tv.center_crop(tv.resize(image, [8, 120], antialias=True), [8, 8])
+    assert torch.equal(fit(image, (8, 8)), whole)
