@@ -1,6 +1,5 @@
 """Images with boxes around things, as COCO's annotation files have them."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_framework import reading
 from ssl_framework.data.decode import decode, size_of
 
+_LARGEST = 4_000_000_000  # bytes of an annotation file; those of COCO have half of one
 _SHOWN = 3  # names in an error
 
 
@@ -51,7 +52,12 @@ class CocoBoxes:
         self.root, self.channels = Path(images), channels
         if not self.root.is_dir():
             raise FileNotFoundError(f"{images}: there is no such folder of images.")
-        content = _read(Path(annotations))
+        try:
+            self._understand(_read(Path(annotations)), annotations, classes)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{annotations} has an entry that is not COCO's ({error!r}): correct it.") from error
+
+    def _understand(self, content: dict[str, Any], annotations: str | Path, classes: tuple[str, ...] | None) -> None:
         named = {int(one["id"]): str(one["name"]) for one in content["categories"]}
         self.classes = classes or tuple(named[key] for key in sorted(named))
         unknown = sorted(set(named.values()) - set(self.classes))
@@ -130,11 +136,8 @@ class CocoBoxes:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such annotation file.")
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON ({error}): give a COCO annotation file.") from error
-    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
+    content = reading.json_of(path, dict[str, Any], _LARGEST)
+    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if lacking:
         raise ValueError(f"{path} lacks {', '.join(lacking)}: give a COCO annotation file of object detection.")
     return content

@@ -20,6 +20,9 @@ Reduction: TypeAlias = Callable[[tuple[int, int]], int]
 MAX_PIXELS = 64_000_000
 """Above it a file counts as damaged: a small file may claim to be an image that fills the memory."""
 
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""What files are read as, whatever they are called. Pillow would hand PostScript to another program."""
+
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 _DRAFTED = {"JPEG", "MPO"}  # may be decoded smaller
 _TRANSPARENT = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -76,7 +79,7 @@ def decode_reduced(file: Path | bytes, channels: int, reduction: Reduction) -> t
             _check_size(*found.size)
             if reduction(found.size) == 1 and (image := jpeg.pixels(data, found, channels)) is not None:
                 return image, found.size
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.height, image.width)
             size = _upright_size(image)
             by = reduction(size)
@@ -95,7 +98,9 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
         BadSampleError: it is no image, or larger than `MAX_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        if isinstance(file, Path):
+            _require_file(file)
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             _check_size(image.height, image.width)
             return _upright_size(image)
     except DAMAGE as error:
@@ -103,7 +108,16 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
 
 
 def _bytes(file: Path | bytes) -> bytes:
-    return file if isinstance(file, bytes) else file.read_bytes()
+    if isinstance(file, bytes):
+        return file
+    _require_file(file)
+    return file.read_bytes()
+
+
+def _require_file(file: Path) -> None:
+    """A pipe would never end."""
+    if not file.is_file():
+        raise BadSampleError(f"{file} is no file")
 
 
 def _check_size(height: int, width: int) -> None:

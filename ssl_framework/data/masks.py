@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_framework.data.decode import DAMAGE, size_of
+from ssl_framework.data.decode import DAMAGE, FORMATS, size_of
 
 _ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -51,7 +51,7 @@ class Masks:
         """
         path = self.path(name)
         try:
-            with Image.open(path) as mask:
+            with Image.open(path, formats=FORMATS) as mask:
                 if mask.mode not in ("L", "P", "1", "I;16", "I"):
                     raise ValueError(
                         f"{path} is a picture in colours ({mask.mode}): a mask is grey or has a palette of labels."

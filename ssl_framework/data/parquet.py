@@ -119,6 +119,7 @@ def parquet(
     image_column: str = "img",
     label_column: str | None = "label",
     test_share: float | None = None,
+    download: bool = False,
     **options: Unpack[Options],
 ) -> DataModule:
     """A table of images.
@@ -126,20 +127,21 @@ def parquet(
     Args:
         path: a ``.parquet`` file, or a folder of shards whose names begin with train, val, validation or test, or of which
             none does (in that folder or in ``data/`` below it); what is neither there nor an absolute path is taken for a name
-            on the hub, and fetched.
+            on the hub.
         image_column: holds the bytes.
         label_column: holds the labels, numbers or names; None: no labels.
         test_share: carved for the test split where the table has none; None: 0.2 with labels, 0 without.
+        download: fetch what is on the hub; without it, only what was fetched before is read.
         options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
 
     Raises:
-        FileNotFoundError: no such file or folder, or no shards in it.
+        FileNotFoundError: no such file or folder, or no shards in it; or a name on the hub that was not fetched.
         ValueError: no path, a column that is not there, or shards of which only some name a split.
     """
     given = data_path(path, "the parquet files")
     channels = read_as(options)
     files = shards(given) if given.exists() else {}
-    tables = _tables(given, str(path), files)
+    tables = _tables(given, str(path), files, download)
     if "train" not in tables:
         raise ValueError(f"{path} has the splits {', '.join(tables)} and none called train: rename the shards.")
     sources: dict[str, ParquetSource] = {}
@@ -180,23 +182,38 @@ def shards(root: Path) -> dict[str, list[Path]]:
     return found or ({"train": unnamed} if unnamed else {})
 
 
-def _tables(given: Path, text: str, files: dict[str, list[Path]]) -> dict[str, Any]:
+def _tables(given: Path, text: str, files: dict[str, list[Path]], download: bool) -> dict[str, Any]:
     """Tables by split: of these shards, or of the hub."""
     import datasets  # noqa: PLC0415  (takes a second, and only this needs it)
+    from datasets import config  # noqa: PLC0415
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     if given.exists():
         if not files:
             raise FileNotFoundError(f"There are no .parquet files in {given.absolute()}: correct data.path.")
-        return {
-            split: datasets.load_dataset("parquet", data_files=[str(p) for p in paths], split="train")
-            for split, paths in files.items()
-        }
+        try:
+            return {  # not load_dataset, which tells the hub that it was called
+                split: datasets.Dataset.from_parquet([str(p) for p in paths], split=datasets.Split.TRAIN)
+                for split, paths in files.items()
+            }
+        except (OSError, DatasetsError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise ValueError(f"{given} cannot be read as parquet ({reason}): it is damaged. Copy it again.") from error
     if given.is_absolute() or not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         raise FileNotFoundError(
             f"There are no parquet files at {given.absolute()}: correct data.path, or give the name of a hub data set "
             "(owner/name)."
         )
-    return {_SPLITS.get(str(split), str(split)): table for split, table in datasets.load_dataset(text).items()}
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or not download
+    try:
+        found = datasets.load_dataset(text)
+    except (OSError, DatasetsError) as error:
+        remedy = f"it could not be fetched ({error})" if download else "give data.download=true to fetch it from the hub"
+        raise FileNotFoundError(f"There are no parquet files at {given.absolute()}, nor is {text} here: {remedy}.") from error
+    finally:
+        config.HF_HUB_OFFLINE = before
+    return {_SPLITS.get(str(split), str(split)): table for split, table in found.items()}
 
 
 def _undecoded(table: Any, column: str) -> Any:
