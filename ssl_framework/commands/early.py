@@ -80,6 +80,7 @@ _RULES: dict[str, dict[str, Rule]] = {
         "split_seed": _number(0, whole=True),
         "channels": _number(1, 3, whole=True, null=True),
     },
+    "pretext": {"mask_ratio": _number(0, 1, below=True)},
     "": {"seed": _number(0, 2**32 - 1, whole=True), "batch_size": _number(1, whole=True)},
 }  # fmt: skip
 
