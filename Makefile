@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 NOTEBOOKS = --nbmake --nbmake-timeout=600 notebooks
 
-.PHONY: help install demo test test-all test-reliability static lint types floors docs notebooks unit proofs format clean
+.PHONY: audit help install demo test test-all test-reliability static lint types floors docs notebooks unit proofs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -58,6 +58,11 @@ unit: install
 
 proofs: install  ## run what is proven of each task, and write benchmarks/proofs.json for the documentation
 	$(BIN)/python benchmarks/prove.py --workers $(WORKERS)
+
+audit:  ## compare the pinned packages with the known advisories; asks the network
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
 notebooks: install
 	$(PYTEST) $(NOTEBOOKS)

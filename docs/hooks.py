@@ -96,7 +96,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Recipes": "reference/recipes.md"},
         {"Configuration": ["reference/configuration/index.md", *groups]},
         {"Python": ["reference/api/index.md", *packages]},
-        {"Project": [*(f"explanation/{page}.md" for page in EXPLAINED), "contributing.md", "changelog.md"]},
+        {"Project": [*(f"explanation/{page}.md" for page in EXPLAINED), "contributing.md", "security.md", "changelog.md"]},
     ]
     return config
 
@@ -118,7 +118,7 @@ def pages() -> dict[str, str]:
     made |= {f"reference/configuration/{group}.md": group_page(group) for group in groups_on_disk()}
     made |= {"reference/api/index.md": api_index()}
     made |= {f"reference/api/{name}.md": api_page(name) for name in PACKAGES}
-    for name in ("CONTRIBUTING", "CHANGELOG"):
+    for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"):
         text = (ROOT / f"{name}.md").read_text().replace("](docs/", "](")
         made[f"{name.lower()}.md"] = text.replace("](CHANGELOG.md", "](changelog.md")
     return made

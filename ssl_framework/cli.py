@@ -91,6 +91,6 @@ def _reported(work: Callable[[], None], *, with_traceback: bool) -> int:
             traceback.print_exception(error)
         if message is None:
             return 1
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {errors.printable(message)}", file=sys.stderr)
         return 2
     return 0

@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ssl_framework import reading
 from ssl_framework.checkpoint.files import replace_text, replacing
-
-_MAX_DESCRIPTION = 1_000_000  # bytes
 
 
 class Pair(NamedTuple):
@@ -53,8 +52,8 @@ def write_pair(folder: Path, name: str, content: Mapping[str, Any], tensors: Map
     kept = whole(tensors)
     described = {**{key: plain(value, key) for key, value in content.items()}, "sha256": digest(kept)}
     text = yaml.dump(described, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
-    if len(text.encode()) > _MAX_DESCRIPTION:
-        raise ValueError(f"history makes a description of {len(text.encode())} bytes, over {_MAX_DESCRIPTION}: keep it short.")
+    if len(text.encode()) > reading.LARGEST:
+        raise ValueError(f"history makes a description of {len(text.encode())} bytes, over {reading.LARGEST}: keep it short.")
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{name}.safetensors") as file:
         file.write(safetensors.torch.save(kept, metadata={"description": text}))
@@ -74,7 +73,7 @@ def read_pair(tensor_file: Path, description_file: Path, form: str, kinds: Mappi
     Raises:
         ValueError: damaged, changed, or of another kind.
     """
-    content = _parse(_read_text(description_file), str(description_file), form, kinds)
+    content = _parse(reading.text(description_file), str(description_file), form, kinds)
     tensors, inner = _read_tensors(tensor_file)
     found = digest(tensors)
     if content["sha256"] != found and inner is not None:  # killed between the two writes: the inner one is of this save
@@ -87,23 +86,13 @@ def read_pair(tensor_file: Path, description_file: Path, form: str, kinds: Mappi
     return Pair(content, tensors, found)
 
 
-def _read_text(file: Path) -> str:
-    with file.open("rb") as handle:
-        raw = handle.read(_MAX_DESCRIPTION + 1)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text ({error.reason}): it is damaged. Copy it again.") from error
-
-
 def _parse(text: str, source: str, form: str, kinds: Mapping[str, type]) -> dict[str, Any]:
     """The description as plain values of the expected kinds."""
-    if len(text.encode()) > _MAX_DESCRIPTION:
-        raise ValueError(f"{source}: its description has more than {_MAX_DESCRIPTION} bytes, which none of ours has; not read.")
-    try:
-        content = yaml.load(text, Loader=_PlainLoader)  # a SafeLoader without references
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"{source} is not plain YAML ({' '.join(str(error).split())[:200]}): copy it again.") from error
+    if len(text) > reading.LARGEST:
+        raise ValueError(
+            f"{source}: its description has more than {reading.LARGEST:,} bytes, which none of ours has; not read."
+        )
+    content = reading.parsed_yaml(text, source)
     if not isinstance(content, dict) or content.get("format") != form:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{source} has format {found!r}, expected {form!r}: it is no such file of this version.")
@@ -168,12 +157,3 @@ class _PlainDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads no references: a kilobyte of them unfolds into gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has references (*name), and descriptions have none")
-        return super().compose_node(parent, index)

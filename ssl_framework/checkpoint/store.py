@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import torch
 
+from ssl_framework import reading
 from ssl_framework.checkpoint.files import replace_text
 
 _FORMAT = "ssl_framework.checkpoint/1"
 _ROOM = 1.2  # of the last one's size: the new one, and the encoder beside it
 _BLOCK = 1 << 22
+_LARGEST = 10_000_000  # bytes of a manifest; shards of a thousand processes have a line each
+_KINDS = {"bytes": int, "sha256": str}
 
 
 class DamagedError(ValueError):
@@ -27,7 +31,8 @@ def checkpoint_dir(run: str | Path) -> Path:
 
 def checkpoints(run: str | Path) -> list[Path]:
     """The training checkpoints of a run that were saved to their end, oldest first."""
-    found = (path.with_suffix(".ckpt") for path in checkpoint_dir(run).glob("step-*.json"))
+    manifests = (path for path in checkpoint_dir(run).glob("step-*.json") if re.fullmatch(r"step-\d{1,12}", path.stem))
+    found = (path.with_suffix(".ckpt") for path in manifests)
     return sorted(path for path in found if path.exists())
 
 
@@ -107,10 +112,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path.with_suffix(".json")
     try:
-        manifest = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{path} is damaged: its manifest {file.name} is no JSON ({error}).") from error
-    files = manifest.get("files") if isinstance(manifest, dict) else None
+        manifest = reading.json_of(file, dict[str, Any], _LARGEST)
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged: of its manifest, {error}") from error
+    files = manifest.get("files")
     if not isinstance(files, dict) or manifest.get("format") != _FORMAT or not _inside(path, files):
         raise DamagedError(f"{path} is damaged: its manifest {file.name} is none of this version.")
     return manifest
@@ -183,4 +188,8 @@ def _inside(path: Path, files: Mapping[str, Any]) -> bool:
     """Whether a manifest speaks of files of its checkpoint alone, and says of each what it should."""
     names = [Path(name).parts for name in files]
     inside = all(name[:1] == (path.name,) and ".." not in name for name in names)
-    return bool(files) and inside and all(isinstance(one, dict) and set(one) == {"bytes", "sha256"} for one in files.values())
+    return bool(files) and inside and all(_is_measured(one) for one in files.values())
+
+
+def _is_measured(one: Any) -> bool:
+    return isinstance(one, dict) and {key: type(value) for key, value in one.items()} == _KINDS

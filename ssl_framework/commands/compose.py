@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,6 +28,7 @@ DATA_ROOT = "SSL_FRAMEWORK_DATA"
 INHERITED = "resume", "from_run"  # keys whose run lends its own words to the command line
 NOT_LENT = "run.dir", "resume", "from_run", "allow_target", "hydra."  # words that belong to one run only
 
+_LEAST = 10_000_000  # bytes that a run folder needs at the least
 _PLACE = "accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm"  # keys of `trainer` that say where
 _NOT_OF_THE_DATA = "_target_", "path", "seed"  # follow from the choice, from where the data lie, from the seed
 
@@ -168,7 +170,7 @@ def inherited(verb: str, words: Sequence[str]) -> list[str]:
         raise ValueError("resume= continues a run and from_run= begins another one: give one of them.")
     ((key, folder),) = given.items()
     saved = saved_settings(folder, key, _allowed(words))
-    lent = words_of(saved)
+    lent = strangers.lent(words_of(saved), key, folder, words)
     if key == "resume" and saved["run"]["verb"] != verb:
         raise ValueError(f"resume={folder}: that is a run of `{saved['run']['verb']}`, not of `{verb}`.")
     if key == "from_run" and verb != "pretrain":
@@ -265,9 +267,14 @@ def saved_settings(folder: str | Path, key: str = "resume", allowed: Sequence[st
     if not file.is_file():
         raise ValueError(f"{key}={folder}: no config.yaml there. Give the folder of a run{_newest()}.")
     saved = strangers.read(file, allowed)
-    if not isinstance(saved, dict) or "words" not in (saved.get("run") or {}):
+    if not isinstance(saved, dict) or not _written_by_us(saved.get("run")):
         raise ValueError(f"{key}={folder}: {file} was not written by this program.")
-    return saved
+    return strangers.inward(saved)
+
+
+def _written_by_us(run: Any) -> bool:
+    kinds = {"words": list, "choices": dict, "verb": str}
+    return isinstance(run, dict) and all(isinstance(run.get(key), kind) for key, kind in kinds.items())
 
 
 def refuse_used(folder: Path) -> None:
@@ -279,6 +286,25 @@ def refuse_used(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         resume = f", or resume={folder} to continue that run" if (folder / "checkpoints").is_dir() else ""
         raise ValueError(f"run.dir={folder} is not empty: give another folder{resume}.")
+
+
+def require_writable(folder: Path) -> None:
+    """Stop before anything is read, where nothing could be written.
+
+    Raises:
+        ValueError: a file is in the way, the folder is not writable, or the disk is full.
+    """
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"run.dir={folder}: {there} is a file, and a folder is needed. Give another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"run.dir={folder}: {there} cannot be written into. Give another folder, or make it writable.")
+    free = shutil.disk_usage(there).free
+    if free < _LEAST:
+        raise ValueError(
+            f"run.dir={folder}: the disk has {free:,} free bytes, and a run needs {_LEAST:,} at the least. Free some, or "
+            "give a folder on another disk."
+        )
 
 
 def _newest() -> str:

@@ -1,12 +1,12 @@
 """``ssl-framework convert``: weights of another library as an encoder file, strictly."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from ssl_framework import reading
 from ssl_framework.checkpoint import save_encoder
 from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
@@ -56,8 +56,8 @@ def _normalisation(settings: Settings) -> dict[str, list[float]]:
         known = timm.get_pretrained_cfg(str(node["name"]), allow_unregistered=True)
         default = default if known is None else {"mean": known.mean, "std": known.std}
     elif beside.is_file():
-        written = json.loads(beside.read_text())
-        default = {name: written.get(f"image_{name}", value) for name, value in default.items()}
+        written = reading.json_of(beside, dict[str, Any])
+        default = {name: _numbers(written.get(f"image_{name}", value), beside) for name, value in default.items()}
     elif settings["mean"] is None or settings["std"] is None:
         say("nothing says how images were normalised for these weights: ImageNet's are taken; else give mean= and std=")
     found: dict[str, list[float]] = {}
@@ -67,3 +67,9 @@ def _normalisation(settings: Settings) -> dict[str, list[float]]:
             raise ValueError(f"{name}={numbers}: give one number for each of the {settings['channels']} channels.")
         found[name] = numbers
     return found
+
+
+def _numbers(values: Any, source: Path) -> list[float]:
+    if not isinstance(values, list | tuple) or not all(type(one) in (int, float) for one in values):
+        raise ValueError(f"{source} says {str(values)[:80]!r} where one number a channel belongs: give mean= and std=.")
+    return list(values)

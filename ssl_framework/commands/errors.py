@@ -7,7 +7,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_PATH_ERRORS = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError
+_LONGEST = 20_000  # letters of a message
 
 
 class StoppedError(Exception):
@@ -41,7 +41,7 @@ def sentence(error: BaseException) -> str | None:
     """
     while isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    if isinstance(error, _PATH_ERRORS) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be opened').lower()}."
     if type(error).__name__ in (
         "MisconfigurationException",
@@ -56,6 +56,12 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, (ValueError, OSError)) and _ours(error):
         return str(error).strip()
     return _from_worker(str(error).strip().splitlines()) if isinstance(error, ValueError) else None
+
+
+def printable(message: str) -> str:
+    """A message that no terminal obeys, whatever names a file put into it, and of a length that can be read."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in message)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."
 
 
 def _from_worker(told: list[str]) -> str | None:

@@ -18,8 +18,11 @@ HINTS = {
     "data.path": ": where the data lies",
 }
 
-_WORDS = {"cut": ("auto",)}
-"""Words that a key with a number takes as well."""
+_WORDS = {
+    "cut": ("auto",),
+    "trainer.compile": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+}
+"""Words that a key with a number, or with true and false, takes as well."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -132,9 +135,10 @@ def check_choices(overrides: Sequence[Override], groups: dict[str, str]) -> None
     """
     for override in overrides:
         key = override.get_key_element().lstrip("+~")
-        if key not in groups or override.is_delete():
+        group = groups.get(key, override.key_or_group)  # data@elsewhere chooses from data, too
+        if not (conf_dir() / group).is_dir() or override.is_delete():
             continue
-        choices = choices_in(groups[key])
+        choices = choices_in(group)
         for value in values_of(override):
             if value is None or (isinstance(value, str) and value in (*choices, "null")):
                 continue
@@ -175,10 +179,12 @@ def _check_kind(key: str, value: Any, default: Any, *, sweep: bool) -> None:
     if sweep:
         value = yaml.safe_load(str(value))
     wrong = isinstance(value, str) and not value.startswith("${")
-    if wrong and isinstance(default, bool):
-        raise ValueError(f"{key}={value}: must be true or false.")
-    if wrong and isinstance(default, int | float) and value not in _WORDS.get(key, ()):
-        words = "".join(f", or {word}" for word in _WORDS.get(key, ()))
+    if not wrong or value in _WORDS.get(key, ()):
+        return
+    words = "".join(f", or {word}" for word in _WORDS.get(key, ()))
+    if isinstance(default, bool):
+        raise ValueError(f"{key}={value}: must be true or false{words}.")
+    if isinstance(default, int | float):
         raise ValueError(f"{key}={value}: must be a number, such as {default}{words}.")
 
 

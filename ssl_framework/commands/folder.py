@@ -19,8 +19,8 @@ import torch
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssl_framework import __version__
-from ssl_framework.commands import compose
+from ssl_framework import __version__, reading
+from ssl_framework.commands import compose, strangers
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import is_first
 
@@ -41,11 +41,15 @@ _MAY_CHANGE = (
     "data.resident",
     "data.on_bad_sample",
     "data.path",
+    "data.download",
+    "labelled_data.download",
+    "encoder.pretrained",  # every weight comes from the checkpoint
     "data_root",
     "run.",
     "resume",
     "allow_target",
 )
+_LARGEST = 50_000_000  # bytes of environment.json: a run may be resumed thousands of times
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "lightly", "timm", "numpy")
 
 
@@ -102,6 +106,7 @@ def go_on(settings: Settings) -> Settings:
     """
     run = settings["resume"]
     saved = compose.saved_settings(run, allowed=settings["allow_target"])
+    strangers.refuse_links(Path(run))
     old = flat(compose.compose(saved["run"]["verb"], compose.words_of(saved), folder=run))
     new = flat(settings)
     changed = [key for key in (*old, *(k for k in new if k not in old)) if old.get(key) != new.get(key)]
@@ -145,6 +150,24 @@ def environment() -> dict[str, Any]:
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: version(name) for name in _PACKAGES},
     }
+
+
+def environment_of(home: Path) -> dict[str, Any]:
+    """What a run was made on, as its ``environment.json`` says; nothing where there is none.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    file = home / "environment.json"
+    if not file.is_file():
+        return {}
+    found = reading.json_of(file, dict[str, Any], _LARGEST)
+    kinds = {"devices": list, "packages": dict, "resumed": list, "threads": int, "processor": str}
+    wrong = [name for name, kind in kinds.items() if name in found and not isinstance(found[name], kind)]
+    names = [*found.get("devices", ()), *found.get("packages", {}).values()] if not wrong else []
+    if wrong or not all(isinstance(name, str) for name in names) or found.get("threads", 1) < 1:
+        raise ValueError(f"{file} was not written by this program ({', '.join(wrong) or 'odd names'}): remove it.")
+    return found
 
 
 def commit() -> str | None:
@@ -205,10 +228,9 @@ def note_resumption(settings: Settings) -> None:
         return
     folder = Path(settings["run"]["dir"])
     write_yaml(folder / "config.yaml", {**settings, "resume": None})
-    file = folder / "environment.json"
-    first = json.loads(file.read_text()) if file.is_file() else {}
+    first = environment_of(folder)
     first["resumed"] = [*first.get("resumed", []), environment()]
-    write_json(file, first)
+    write_json(folder / "environment.json", first)
 
 
 def _set(node: dict[str, Any], path: Sequence[str], value: Any) -> None:

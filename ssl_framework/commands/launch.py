@@ -4,6 +4,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,18 @@ def launch(verb: str, words: Sequence[str], *, sweep: bool = False) -> None:
             "--multirun cannot start runs of several processes, because each process would sweep: run them one by one."
         )
     folder = _folder(verb, words, cfg, sweep=sweep)
+    compose.require_writable(Path(folder))
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     words = [w for w in words if not w.startswith(("run.dir=", key + "="))] + [*_QUIET, f"{key}={compose.quoted(folder)}"]
     try:
         with compose.configuration():
             app = GlobalHydra.instance().hydra
             assert app is not None
-            (app.multirun if sweep else app.run)(config_name=verb, task_function=_sweep_job if sweep else _job, overrides=words)
+            if sweep:
+                app.multirun(config_name=verb, task_function=_sweep_job, overrides=words)
+            else:  # with the views that suit the data, whose keys the words may set
+                suited = _suited(words, cfg)
+                app.run(config_name=verb, task_function=partial(_job, suited=suited), overrides=[*words, *suited])
     except _Escape as escape:
         error = escape.error
     else:
@@ -68,10 +74,17 @@ def shown(verb: str, words: Sequence[str]) -> str:
     return yaml.safe_dump(compose.compose(verb, words), sort_keys=False)
 
 
-def _job(cfg: DictConfig) -> None:
+def _suited(words: Sequence[str], cfg: DictConfig) -> list[str]:
+    """The word for views that the user did not choose."""
+    chosen = cfg.hydra.runtime.choices.get("views")
+    said = any(word.startswith("views=") for word in words)
+    return [] if said or chosen is None or "views_for" not in cfg else [f"views={chosen}"]
+
+
+def _job(cfg: DictConfig, suited: Sequence[str] = ()) -> None:
     """One run. An error leaves past Hydra, which would print a message of its own."""
     try:
-        _sweep_job(cfg)
+        _sweep_job(cfg, suited)
     except Exception as error:
         raise _Escape(error) from error
 
@@ -84,19 +97,20 @@ class _Escape(BaseException):
         self.error = error
 
 
-def _sweep_job(cfg: DictConfig) -> Any:  # noqa: ARG001  (Hydra hands it over; it is composed again, with the views that suit the data)
+def _sweep_job(cfg: DictConfig, suited: Sequence[str] = ()) -> Any:  # noqa: ARG001  (Hydra hands it over; it is composed again, with the views that suit the data)
     """One run of a sweep: its words and its folder are those that Hydra made for it."""
     job = HydraConfig.get()
     verb = str(job.job.config_name)
     folder = Path(job.runtime.output_dir)
     here = Path.cwd()
     name = str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
-    settings = compose.compose(verb, list(job.overrides.task), folder=name)
+    settings = compose.compose(verb, [word for word in job.overrides.task if word not in suited], folder=name)
     if job.mode == RunMode.MULTIRUN:
         print(f"job {job.job.num}: {job.job.override_dirname} -> {name}", flush=True)
     command = _module(verb)
     quiet()
     try:
+        importlib.import_module("ssl_framework.commands.early").check(settings)
         return command.run(settings)
     except StoppedError as stopped:  # ends a sweep too: Hydra would start its next job
         raise _Escape(stopped) from stopped

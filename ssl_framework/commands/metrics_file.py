@@ -38,7 +38,10 @@ class MetricsFile(Logger):
     @rank_zero_only
     def go_on_from(self, step: int) -> None:
         """Keep only what an earlier part of the run logged before `step`."""
-        rows = [row for row in self._read() if int(row["step"]) < step]
+        try:
+            rows = [row for row in self._read() if int(row["step"]) < step and "" not in row]
+        except (csv.Error, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path} is no table of a run ({error}): move it away, and the curves begin anew.") from error
         self._columns = list(rows[0]) if rows else ["step"]
         self._rewrite(rows)
 
@@ -77,7 +80,7 @@ class MetricsFile(Logger):
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(file, restkey=""))  # what a row has too many
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """``ssl-framework pretrain``: an encoder from unlabelled data."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from ssl_framework.checkpoint import SaveRun, checkpoints, last_checkpoint
 from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import is_first, say
-from ssl_framework.commands.errors import StoppedError
+from ssl_framework.commands.errors import StoppedError, sentence
 from ssl_framework.commands.metrics_file import MetricsFile
 from ssl_framework.data import DataModule
 from ssl_framework.guards.preemption import EXIT_CODE, Preempted
 from ssl_framework.monitors import alarms, summary
 from ssl_framework.pretext import PretextModule
 from ssl_framework.views.image import ImageViews
+
+_OTHER_STATE = (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError, AssertionError, OverflowError)
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -121,6 +124,13 @@ def _fit(
                 logger.go_on_from(step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except _OTHER_STATE as error:
+        if not _while_restoring(error):
+            raise
+        raise ValueError(
+            f"{checkpoint} cannot be gone on from ({' '.join(str(error).split())[:200]}): its state is not that of this run. "
+            "It was changed, or belongs to another one; begin anew, or take one from a backup."
+        ) from error
     except Preempted:
         if not trainer.is_global_zero:  # one speaks
             raise
@@ -129,6 +139,12 @@ def _fit(
         if not trainer.interrupted:
             raise
         raise StoppedError(f"stopped at once; {_how_to_go_on(home)}") from None
+
+
+def _while_restoring(error: BaseException) -> bool:
+    """Whether Lightning was putting a checkpoint's state back, and no sentence of ours says what is wrong with it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("checkpoint_connector" in frame.filename for frame in frames) and sentence(error) is None
 
 
 def _how_to_go_on(home: Path) -> str:

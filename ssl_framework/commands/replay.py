@@ -1,18 +1,19 @@
 """``ssl-framework replay RUN``: the batch at which a pretraining stopped being finite, once more."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ssl_framework import reading
 from ssl_framework.checkpoint import store
 from ssl_framework.checkpoint.training import FAILURE
 from ssl_framework.commands import build, compose, pretrain
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.data import DataModule
+from ssl_framework.encoders import load_strictly
 from ssl_framework.encoders.weights import read_plain
 from ssl_framework.pretext import PretextModule
 
@@ -41,7 +42,7 @@ def run(settings: Settings) -> dict[str, Any]:
     facts, weights = _failure(home, settings)
     data = build.data(saved)
     module = pretrain.pretext(saved, data).to(build.device(settings["accelerator"])).train()
-    module.load_state_dict(read_plain(weights)["state_dict"])
+    load_strictly(module, _state(weights), str(weights))
     module.progress = min(1.0, facts["step"] / facts["max_steps"])
     assert module.views is not None
     data.attach(module.views)
@@ -67,14 +68,45 @@ def _failure(home: Path, settings: Settings) -> tuple[dict[str, Any], Path]:
         )
     manifests = [weights, *reversed(store.checkpoints(home))]
     known = next((store.read_manifest(path) for path in manifests if path.with_suffix(".json").is_file()), {"processes": 1})
-    facts = {"ranks": [], **known} if given is not None or not file.is_file() else {**known, **json.loads(file.read_text())}
+    facts = {"ranks": [], **known} if given is not None or not file.is_file() else {**known, **_dump(file)}
     if "max_steps" not in facts:
         raise ValueError(f"checkpoint={weights} has no manifest beside it: give one of {store.checkpoint_dir(home)}.")
     if asked is not None:
         facts["positions"] = asked if isinstance(asked, list) else [asked]
     elif "positions" not in facts:
-        facts["positions"] = json.loads(file.read_text())["positions"]
-    return facts, weights
+        facts["positions"] = _dump(file).get("positions", [])
+    return _checked(facts, file if asked is None else weights), weights
+
+
+def _dump(file: Path) -> dict[str, Any]:
+    return reading.json_of(file, dict[str, Any])
+
+
+def _checked(facts: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Facts that may be a stranger's.
+
+    Raises:
+        ValueError: they are not what a run of ours writes.
+    """
+    counts = {name: facts.get(name) for name in ("step", "max_steps", "processes")}
+    lists = {name: facts.get(name) for name in ("positions", "ranks")}
+    good = all(_is_count(one) for one in counts.values()) and min(facts["max_steps"], facts["processes"]) > 0
+    if not good or not all(isinstance(one, list) and all(map(_is_count, one)) for one in lists.values()):
+        raise ValueError(f"{source} says {str({**counts, **lists})[:300]}: these are no numbers of a run of ours.")
+    return facts
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _state(weights: Path) -> dict[str, Tensor]:
+    """The state of the module in a checkpoint."""
+    held = read_plain(weights)
+    state = held.get("state_dict") if isinstance(held, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{weights} is no checkpoint of a pretraining: it has no state_dict of tensors.")
+    return dict(state)
 
 
 def _replayed(module: PretextModule, data: DataModule, position: int, rank: int, world: int, half: bool) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What the page of a transfer study shows, gathered from its rows, its encoder and its folder."""
 
 import csv
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ssl_framework import report
 from ssl_framework.commands import compose, pictures
+from ssl_framework.commands import folder as folder_of_run
 from ssl_framework.evaluation import CORRUPTIONS, depth_curve
 from ssl_framework.transfer import Bench, Plan, cell_of, claims, rows
 from ssl_framework.transfer.cells import head
@@ -295,8 +295,8 @@ def _allowed(settings: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _environment(home: Path) -> dict[str, Any]:
-    file = next(iter([*home.glob("environment.json"), *sorted(home.glob("*/environment.json"))]), home)
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    file = next(iter([*home.glob("environment.json"), *sorted(home.glob("*/environment.json"))]), home / "environment.json")
+    known = folder_of_run.environment_of(file.parent)
     kept = ("ssl_framework", "commit", "python", "platform", "processor", "threads")
     devices = {"devices": ", ".join(known["devices"])} if known.get("devices") else {}
     return {**{key: known.get(key) for key in kept if known.get(key)}, **devices, **known.get("packages", {})}
@@ -304,8 +304,8 @@ def _environment(home: Path) -> dict[str, Any]:
 
 def _pretrained_on(folder: Path | None) -> dict[str, Any]:
     """The machine that made the encoder, as far as its run says."""
-    file = None if folder is None else folder / "environment.json"
-    if file is None or not file.is_file():
+    known = {} if folder is None else folder_of_run.environment_of(folder)
+    if not known:
         return {}
-    known = json.loads(file.read_text())
-    return {"pretrained on": ", ".join(known["devices"]) or f"CPU ({known['processor']}), {known['threads']} threads"}
+    cpu = f"CPU ({known.get('processor')}), {known.get('threads')} threads"
+    return {"pretrained on": ", ".join(known.get("devices", ())) or cpu}

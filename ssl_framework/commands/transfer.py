@@ -1,6 +1,5 @@
 """``ssl-framework transfer``: whether pretraining paid, for several numbers of labels, beside scratch and floors."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -117,11 +116,11 @@ def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
     cells = {(row["recipe"]["device"], row["recipe"]["threads"]) for row in found}
     if seconds is None or not file.is_file() or len(cells) != 1:
         return {"seconds": None, "folder": home}
-    known, (device, threads) = json.loads(file.read_text()), cells.pop()
-    on_gpu = bool(known["devices"]) and compose.saved_settings(home, allowed=allowed)["trainer"]["accelerator"] != "cpu"
+    known, (device, threads) = folder.environment_of(home), cells.pop()
+    on_gpu = bool(known.get("devices")) and compose.saved_settings(home, allowed=allowed)["trainer"]["accelerator"] != "cpu"
     if on_gpu != (device == "gpu"):
         return {"seconds": None, "folder": home}
-    return {"seconds": seconds if on_gpu else seconds * known["threads"] / threads, "folder": home}
+    return {"seconds": seconds if on_gpu else seconds * known.get("threads", threads) / threads, "folder": home}
 
 
 def _seconds(home: Path, allowed: Sequence[str] = ()) -> float | None:

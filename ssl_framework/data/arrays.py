@@ -1,6 +1,8 @@
 """Images that are one array, in memory or mapped from a ``.npy`` file."""
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,6 +17,20 @@ from ssl_framework.data.paths import existing
 from ssl_framework.data.split import carve
 from ssl_framework.types import Source
 
+_DAMAGE = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    OverflowError,
+    EOFError,
+    OSError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    tokenize.TokenError,
+)  # what numpy's readers raise
 _CHUNK = 4096
 _MOST_CLASSES = 10_000  # of fewer than a thousand images
 
@@ -152,12 +168,17 @@ def _load(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     kind = Path(path).suffix
     if kind not in {".npy", ".npz"}:
         raise ValueError(f"{path} is not a .npy or .npz file: save the images with numpy.save or numpy.savez.")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no file: give a .npy or .npz file.")
     try:
         if kind == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(found, np.ndarray):  # an archive under another name
+                raise ValueError("it holds several")
+            return found
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} cannot be read as arrays of numbers ({error}): save it again, without objects.") from error
 
 

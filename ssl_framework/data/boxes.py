@@ -1,6 +1,5 @@
 """Images with boxes around things, as COCO's annotation files have them."""
 
-import json
 import math
 from collections import Counter
 from pathlib import Path, PurePath
@@ -9,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_framework import reading
 from ssl_framework.data.decode import decode
 from ssl_framework.types import BadSampleError
 
+_LARGEST = 4_000_000_000  # bytes of an annotation file; those of COCO have half of one
 _SHOWN = 3  # names in an error
 
 
@@ -55,6 +56,12 @@ class CocoBoxes:
             raise FileNotFoundError(f"{images}: there is no such folder of images.")
         content = _read(Path(annotations))
         _check(content, annotations)
+        try:
+            self._understand(content, annotations, classes)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{annotations} has an entry that is not COCO's ({error!r}): correct it.") from error
+
+    def _understand(self, content: dict[str, Any], annotations: str | Path, classes: tuple[str, ...] | None) -> None:
         named = {int(one["id"]): str(one["name"]) for one in content["categories"]}
         self.classes = classes or tuple(named[key] for key in sorted(named))
         unknown = sorted(set(named.values()) - set(self.classes))
@@ -140,11 +147,8 @@ class CocoBoxes:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such annotation file.")
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON ({error}): give a COCO annotation file.") from error
-    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
+    content = reading.json_of(path, dict[str, Any], _LARGEST)
+    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if lacking:
         raise ValueError(f"{path} lacks {', '.join(lacking)}: give a COCO annotation file of object detection.")
     return content

@@ -283,9 +283,10 @@ def _read(manifest: Path) -> dict[str, Any] | None:
     """What a manifest says; None where there is none, or a damaged one."""
     try:
         said: Any = json.loads(manifest.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) and said.keys() >= _KEYS else None
+    whole = isinstance(said, dict) and said.keys() >= _KEYS and isinstance(said["bad"], dict)
+    return said if whole and all(str(index).isdecimal() for index in said["bad"]) else None
 
 
 def _write(file: BinaryIO, pixels: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
@@ -49,10 +50,15 @@ def cifar10(path: str | Path | None, download: bool = False, **options: Unpack[O
 def _decoded(files: Sequence[Path]) -> ArraySource:
     """All images of these shards."""
     start = time.perf_counter()
-    table = pq.read_table([str(file) for file in files])
+    try:
+        table = pq.read_table([str(file) for file in files])
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{files[0].parent} cannot be read as parquet ({' '.join(str(error).split())[:200]}).") from error
     missing = {"img", "label"} - set(table.column_names)
     if missing:
         raise ValueError(f"{files[0]} has no column {min(missing)!r}, so it is not CIFAR-10: data=parquet reads other tables.")
+    if not pa.types.is_struct(table["img"].type) or table["img"].type.get_field_index("bytes") < 0:
+        raise ValueError(f"{files[0]} has no bytes of images in its column img: data=parquet reads other tables.")
     data: list[bytes] = table["img"].combine_chunks().field("bytes").to_pylist()
     images = np.empty((len(data), 32, 32, 3), np.uint8)
     for row, file in enumerate(data):  # one by one: the images are so small that threads cost more than they save

@@ -298,6 +298,8 @@ class DataModule(pl.LightningDataModule):
         other = [f"{key} is {now[key]} and was {state_dict.get(key)}" for key in now if now[key] != state_dict.get(key)]
         if other:
             raise ValueError(f"This run cannot go on with other data: {'; '.join(other)}. Give what the run began with.")
+        if type(state_dict.get("position")) is not int or state_dict["position"] < 0:
+            raise ValueError(f"The checkpoint has position={state_dict.get('position')!r}, which is no number of batches.")
         self.position = state_dict["position"]
         self.bad_samples.load_state_dict(state_dict["bad"])
 

@@ -101,6 +101,8 @@ def size_of(file: Path | bytes) -> tuple[int, int]:
         BadSampleError: it is no image, or larger than `MAX_PIXELS`.
     """
     try:
+        if isinstance(file, Path):
+            _require_file(file)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             _check_size(image.height, image.width)
             return _upright_size(image)
@@ -153,10 +155,19 @@ def _why(error: Exception, file: Path | bytes) -> str:
 
 
 def _bytes(file: Path | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file
     try:
-        return file if isinstance(file, bytes) else file.read_bytes()
+        _require_file(file)
+        return file.read_bytes()
     except OSError as error:
         raise BadSampleError(_why(error, file)) from error
+
+
+def _require_file(file: Path) -> None:
+    """A pipe would never end."""
+    if file.exists() and not file.is_file():
+        raise BadSampleError(f"{file} is no file")
 
 
 def _check_size(height: int, width: int) -> None:

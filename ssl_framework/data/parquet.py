@@ -126,6 +126,7 @@ def parquet(
     image_column: str = "img",
     label_column: str | None = "label",
     test_share: float | None = None,
+    download: bool = False,
     **options: Unpack[Options],
 ) -> DataModule:
     """A table of images.
@@ -133,20 +134,21 @@ def parquet(
     Args:
         path: a ``.parquet`` file, or a folder of shards whose names begin with train, val, validation or test, or of which
             none does (in that folder or in ``data/`` below it); what is neither there nor an absolute path is taken for a name
-            on the hub, and fetched.
+            on the hub.
         image_column: holds the bytes.
         label_column: holds the labels, numbers or names; None: no labels.
         test_share: carved for the test split where the table has none; None: 0.2 with labels, 0 without.
+        download: fetch what is on the hub; without it, only what was fetched before is read.
         options: see `DataModule`; `size` is needed, since images may differ; `channels` 3 (default) reads RGB, 1 grey.
 
     Raises:
-        FileNotFoundError: no such file or folder, or no shards in it.
+        FileNotFoundError: no such file or folder, or no shards in it; or a name on the hub that was not fetched.
         ValueError: no path, a column that is not there, or shards of which only some name a split.
     """
     given = data_path(path, "the parquet files")
     channels = read_as(options)
     files = shards(given) if given.exists() else {}
-    tables = _tables(given, str(path), files)
+    tables = _tables(given, str(path), files, download)
     if "train" not in tables:
         raise ValueError(f"{path} has the splits {', '.join(tables)} and none called train: rename the shards.")
     sources: dict[str, ParquetSource] = {}
@@ -187,9 +189,11 @@ def shards(root: Path) -> dict[str, list[Path]]:
     return found or ({"train": unnamed} if unnamed else {})
 
 
-def _tables(given: Path, text: str, files: dict[str, list[Path]]) -> dict[str, Any]:
+def _tables(given: Path, text: str, files: dict[str, list[Path]], download: bool) -> dict[str, Any]:
     """Tables by split: of these shards, or of the hub."""
     import datasets  # noqa: PLC0415  (takes a second, and only this needs it)
+    from datasets import config  # noqa: PLC0415
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     if given.exists():
         if not files:
@@ -200,7 +204,16 @@ def _tables(given: Path, text: str, files: dict[str, list[Path]]) -> dict[str, A
             f"There are no parquet files at {given.absolute()}: correct data.path, or give the name of a hub data set "
             "(owner/name)."
         )
-    return {_SPLITS.get(str(split), str(split)): table for split, table in datasets.load_dataset(text).items()}
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or not download
+    try:
+        found = datasets.load_dataset(text)
+    except (OSError, DatasetsError) as error:
+        remedy = f"it could not be fetched ({error})" if download else "give data.download=true to fetch it from the hub"
+        raise FileNotFoundError(f"There are no parquet files at {given.absolute()}, nor is {text} here: {remedy}.") from error
+    finally:
+        config.HF_HUB_OFFLINE = before
+    return {_SPLITS.get(str(split), str(split)): table for split, table in found.items()}
 
 
 def _read(paths: Sequence[Path]) -> Any:
@@ -210,7 +223,7 @@ def _read(paths: Sequence[Path]) -> Any:
         ValueError: one of them is no parquet file, or has other columns than the first, or there are no rows in them.
     """
     import datasets  # noqa: PLC0415
-    from datasets.exceptions import DatasetGenerationError  # noqa: PLC0415
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     first, rows = None, 0
     for path in paths:  # the library says neither which file it is, nor that it is empty
@@ -227,9 +240,9 @@ def _read(paths: Sequence[Path]) -> Any:
             )
     if not rows:
         raise ValueError(f"{paths[0]} has no rows: correct data.path, or save the table again.")
-    try:
-        return datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
-    except (DatasetGenerationError, pyarrow.ArrowException) as error:
+    try:  # not load_dataset, which tells the hub that it was called
+        return datasets.Dataset.from_parquet([str(path) for path in paths], split=datasets.Split.TRAIN)
+    except (DatasetsError, pyarrow.ArrowException, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         cause = error.__cause__ or error
         raise ValueError(
             f"{paths[0].parent} cannot be read as one table ({' '.join(str(cause).split())[:200]}): save it again."

@@ -1,6 +1,8 @@
 """Torchvision's data sets by name, from files that are there or with a download."""
 
 import inspect
+import pickle
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -27,6 +29,23 @@ class _Splits(NamedTuple):
     test: str | None = "test"
     labelled: str | None = None
 
+
+_DAMAGE = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    AssertionError,
+    struct.error,
+    MemoryError,
+    OverflowError,
+    pickle.UnpicklingError,
+)  # what its readers raise on files that are not what they should be
+_UNPICKLED = ("LSUN", "LSUNClass")  # without comparing the file with a known checksum, as CIFAR's are
 
 # Where the constructor asks for `split=`. Names that are not here have "train" and "test".
 _SPLITS = {
@@ -144,6 +163,10 @@ def torchvision_dataset(
         raise ValueError(
             f"{name} asks for {', '.join(unknown)}, which this factory does not give: build a DataModule from a source."
         )
+    if name in _UNPICKLED:
+        raise ValueError(
+            f"{name} is read from a pickle that lies beside the data and could run code: take its images as a folder."
+        )
     channels = read_as(options)
 
     def load(split: str | None, train: bool) -> Source | None:
@@ -175,9 +198,11 @@ def _open(kind: Any, root: Path, download: bool, chosen: dict[str, Any]) -> Any:
         chosen = {**chosen, "download": download}
     try:
         return kind(str(root), **chosen)
-    except (RuntimeError, FileNotFoundError) as error:  # torchvision: "Dataset not found or corrupted."
+    except _DAMAGE as error:  # torchvision: "Dataset not found or corrupted."
         remedy = "the download failed" if download else "give data.download=true to fetch it, or correct data.path"
-        raise FileNotFoundError(f"{kind.__name__} is not in {root.absolute()} ({error}): {remedy}.") from error
+        raise FileNotFoundError(
+            f"{kind.__name__} is not in {root.absolute()} ({' '.join(str(error).split())[:200]}): {remedy}."
+        ) from error
 
 
 def _as_source(dataset: Any, channels: int, name: str, root: Path) -> Source:

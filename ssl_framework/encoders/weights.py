@@ -1,6 +1,8 @@
 """Weights from files: data only, and every tensor in its place."""
 
 import pickle
+import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,25 @@ from torch import Tensor, nn
 
 _SHOWN = 20  # names per kind in an error; another architecture differs in hundreds
 _WRAPPERS = ("state_dict", "model")  # where training scripts put the weights in a .pth
+
+_DAMAGE = (  # what readers raise on a file that is not what it should be
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -46,16 +67,40 @@ def read_plain(path: Path) -> Any:
     Raises:
         ValueError: it is damaged, or holds more.
     """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: check the path.")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        _require_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{path} cannot be read as plain tensors ({reason}): it is damaged, or it would run code when opened. "
             "Get it again, or save it as .safetensors where you trust it."
         ) from error
+
+
+def _require_stored(path: Path) -> None:
+    """Refuse an archive that `torch.save` does not write: it could unfold into more than the memory, or say a thing twice.
+
+    Raises:
+        ValueError: its members are compressed, overlap, stand twice, or lie elsewhere.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    names = [member.filename for member in members]
+    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+        raise ValueError("it is compressed or encrypted, and torch.save does neither")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("its members are larger than the file")
+    if len(set(names)) < len(names):
+        raise ValueError("it has two members of one name")
+    if any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise ValueError("it has members that lie outside it")
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -50,10 +50,13 @@ def read_metrics(run: Path | str) -> dict[str, Curve]:
         raise ValueError(
             f"{path} does not exist: name the folder of a run that has logged (logger=default writes metrics.csv)."
         )
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in (rows[0] if rows else {}) if name not in ("step", "epoch")]
-    curves = {name: _column(rows, name) for name in names}
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [name for name in (rows[0] if rows else {}) if name not in (None, "step", "epoch")]
+        curves = {name: _column(rows, name) for name in names}
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is no table of numbers ({error}): copy it again.") from error
     curves = {name: curve for name, curve in curves.items() if len(curve.step)}
     if not curves:
         raise ValueError(f"{path} holds no numbers yet: the run has to log at least once (trainer.log_every_n_steps).")

@@ -68,6 +68,11 @@ class ImageViews:
         self._compiled = False
         self._check()
 
+    @property
+    def count(self) -> int:
+        """Global views of a sample."""
+        return len(self._global_views)
+
     def _check(self) -> None:
         if not self._global_views:
             raise ValueError("global_views is empty: give at least one ViewSpec.")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from faults import At, codes, forked, killed, newest, nothing, ranks, saver
 from PIL import Image
 from torch import Tensor
 
+from faults import At, codes, forked, killed, newest, nothing, ranks, saver
 from ssl_framework.checkpoint import last_checkpoint
 from ssl_framework.data import folder
 from ssl_framework.encoders import vit_micro

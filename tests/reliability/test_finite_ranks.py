@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from faults import codes, nothing, ranks, saver
 from torch import Tensor
 
+from faults import codes, nothing, ranks, saver
 from ssl_framework.checkpoint import store
 from ssl_framework.checkpoint.training import FAILURE
 from ssl_framework.guards import FiniteGate

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import At, Disk, codes, forked, killed, newest, nothing, saver
 
+from faults import At, Disk, codes, forked, killed, newest, nothing, saver
 from ssl_framework.checkpoint import last_checkpoint
 from ssl_framework.data import DataModule
 from support import TASKS, bits, digits_data, fit, small

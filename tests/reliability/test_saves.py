@@ -8,8 +8,8 @@ from typing import IO, Any, cast
 import pytest
 import pytorch_lightning as pl
 import torch
-from faults import At, Disk, codes, forked, killed, limit_files, saver
 
+from faults import At, Disk, codes, forked, killed, limit_files, saver
 from ssl_framework.checkpoint import files, last_checkpoint, load_encoder, store
 from ssl_framework.checkpoint.io import WholeFiles
 from support import digits_data, fit, small

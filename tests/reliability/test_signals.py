@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-from faults import TIMED_OUT, At, Disk, codes, forked, nothing, ranks, saver
 
+from faults import TIMED_OUT, At, Disk, codes, forked, nothing, ranks, saver
 from ssl_framework import run
 from ssl_framework.checkpoint import last_checkpoint, store
 from ssl_framework.guards import Preemption, preemption

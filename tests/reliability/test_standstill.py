@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import TIMED_OUT, At, codes, forked, killed, nothing, ranks
 from PIL import Image
 from torch import Tensor
 
+from faults import TIMED_OUT, At, codes, forked, killed, nothing, ranks
 from ssl_framework.data import FolderSource, folder
 from ssl_framework.guards import Watchdog, watchdog
 from support import digits_data, fit, small

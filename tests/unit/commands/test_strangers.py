@@ -1,5 +1,6 @@
 """The configuration of a stranger's run folder runs no code, reads no secret, and is never silently believed."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ HOSTILE: dict[str, Callable[[Any], Any]] = {
     "a word that is an option": lambda c: c["run"]["words"].append("--config-dir=/tmp"),
     "a word that is none": lambda c: c["run"]["words"].append({"a": 1}),
     "a choice elsewhere": lambda c: c["run"]["choices"].update(data="../../tmp/evil"),
+    "one of ours in the wrong place": lambda c: c["data"].update(_target_="pytorch_lightning.loggers.TensorBoardLogger"),
+    "one of ours too deep": lambda c: c["data"].update(path={"_target_": "ssl_framework.data.digits"}),
+    "arguments by place": lambda c: c["data"].update(_args_=["x"]),
+    "a word whose escapes look up": lambda c: c["run"]["words"].append(r"data_root=$\{oc.env\:HOME\}"),
+    "a word that puts a file of theirs in a node": lambda c: c["run"]["words"].append("+data@pretext=../../../../tmp/evil"),
+    "one that replaces a choice so": lambda c: c["run"]["words"].append("data@labelled_data=../../../../tmp/evil"),
+    "one that calls one of ours elsewhere": lambda c: c["run"]["words"].append(
+        "data._target_=pytorch_lightning.loggers.TensorBoardLogger"
+    ),
+    "words that are none": lambda c: c["run"].update(words="seed=1"),
+    "choices that are none": lambda c: c["run"].update(choices=["data"]),
     "a key elsewhere": lambda c: c["run"]["words"].append("data/../../tmp=evil"),
 }
 
@@ -82,7 +94,7 @@ def test_undefended_hydra_calls_it(saved: Path, tmp_path: Path):
     )
     hydra.utils.instantiate(yaml.safe_load((saved / "config.yaml").read_text())["pretext"])
     assert (tmp_path / "trace").exists()
-    with pytest.raises(ValueError, match="would be imported and called"):
+    with pytest.raises(ValueError, match=r"pretext\._args_ says how something is called"):
         compose.saved_settings(saved)
 
 
@@ -135,3 +147,49 @@ def test_a_resumed_run_writes_its_logs_into_its_own_folder(saved: Path):
     )
     assert "/else" in (saved / "config.yaml").read_text()
     assert folder.go_on(compose.compose("pretrain", words, folder=str(saved)))["logger"] == ours
+
+
+OUTWARD = {
+    "logger=wandb": "logger=default",
+    "logger.csv.folder=/else": "logger=default",
+    "+logger.more.folder=/else": "logger=default",
+    "data.cache_dir=/else": "data.cache_dir=null",
+}
+
+
+@pytest.mark.parametrize("word", OUTWARD)
+def test_what_reaches_beyond_the_folder_is_asked_of_the_user(word: str, saved: Path):
+    changed(saved, lambda c: c["run"]["words"].append(word))
+    for key in ("resume", "from_run"):
+        with pytest.raises(ValueError, match=re.escape(f"{key}={saved} has {word}, which reaches beyond the run folder")):
+            compose.compose("pretrain", [f"{key}={saved}"])
+        compose.compose("pretrain", [f"{key}={saved}", OUTWARD[word]])  # the remedy that it names
+        compose.compose("pretrain", [f"{key}={saved}", word.lstrip("+")] if "more" not in word else [f"{key}={saved}", word])
+
+
+def test_nothing_is_fetched_because_a_run_folder_says_so(saved: Path):
+    changed(saved, lambda c: c["data"].update(download=True, cache_dir="/else"))
+    changed(saved, lambda c: c["encoder"].update(pretrained=True))
+    believed = compose.saved_settings(saved)
+    assert (believed["data"]["download"], believed["data"]["cache_dir"], believed["encoder"]["pretrained"]) == (
+        False,
+        None,
+        False,
+    )
+    for words in (["data=cifar100", "data.path=x", "data.download=true"], ["encoder=timm", "encoder.pretrained=true"]):
+        folder.write_yaml(saved / "config.yaml", compose.compose("pretrain", words, folder=str(saved)))
+        again = compose.compose("pretrain", [f"resume={saved}"])
+        assert not again["data"].get("download")
+        assert not again["encoder"].get("pretrained")
+    with pytest.raises(ValueError, match=r"has encoder\.pretrained=true, .* or encoder\.pretrained=false\."):
+        compose.compose("pretrain", [f"from_run={saved}"])
+    assert compose.compose("pretrain", [f"from_run={saved}", "encoder.pretrained=true"])["encoder"]["pretrained"]
+
+
+def test_a_link_out_of_the_folder_is_not_written_through(saved: Path, tmp_path: Path):
+    (saved / "metrics.csv").symlink_to(tmp_path / "else.csv")
+    with pytest.raises(ValueError, match=r"metrics\.csv is a link to .*else\.csv, outside of the run folder"):
+        folder.go_on(compose.compose("pretrain", [f"resume={saved}"], folder=str(saved)))
+    (saved / "metrics.csv").unlink()
+    (saved / "newest").symlink_to("config.yaml")  # one that stays inside is no matter
+    folder.go_on(compose.compose("pretrain", [f"resume={saved}"], folder=str(saved)))

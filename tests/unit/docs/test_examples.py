@@ -19,7 +19,13 @@ from ssl_framework.pretext import PretextModule
 from support import accepts, some_views
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TUTORIAL = "align_uniform"  # the tutorial's own task: it is not in the repository, so its commands are composed with another
 
 

@@ -1,0 +1,275 @@
+"""What is wrong with the settings of a run, found before data or devices are touched.
+
+What needs the size of the data is said when they are known, and before anything is trained.
+"""
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+from torch import nn
+
+from ssl_framework.commands import build, folder
+from ssl_framework.commands.compose import Settings
+from ssl_framework.run import COMPILE_PRESETS
+from ssl_framework.types import Facts
+from ssl_framework.views import ImageViews
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]  (what all of them share)
+_ACCELERATORS = ["auto", "cpu", "gpu", "cuda"]
+_STRATEGIES = ["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"]
+
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    str: (str,),
+    Path: (str,),
+    type(None): (type(None),),
+    dict: (dict,),
+    Mapping: (dict,),
+}
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(
+    low: float, high: float = math.inf, *, above: bool = False, whole: bool = False, below: bool = False, null: bool = False
+) -> Rule:
+    """A rule for a number, and what is said of it."""
+
+    def good(value: Any) -> bool:
+        if value is None:
+            return null
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or math.isnan(value):
+            return False
+        return (value > low if above else value >= low) and (value < high if below else value <= high)
+
+    kind = "a whole number" if whole else "a number"
+    start = f"above {low:g}" if above else f"from {low:g}"
+    end = "" if high == math.inf else f" {'to below' if below else 'to'} {high:g}"
+    return good, f"{kind} {start}{end}{', or null' if null else ''}"
+
+
+_RULES: dict[str, dict[str, Rule]] = {
+    "trainer": {
+        "num_nodes": _number(1, whole=True),
+        "max_epochs": _number(0, above=True, null=True),
+        "max_steps": _number(1, whole=True, null=True),
+        "accumulate_grad_batches": _number(1, whole=True),
+        "gradient_clip_val": _number(0, above=True, null=True),
+        "val_check_interval": _number(0, whole=True, null=True),
+        "limit_val_batches": _number(0, null=True),
+        "checkpoint_every_n_steps": _number(0, whole=True, null=True),
+        "keep_checkpoints": _number(1, whole=True),
+        "log_every_n_steps": _number(0, whole=True),
+        "data_timeout": _number(0, above=True),
+        "step_timeout": _number(0, above=True),
+    },
+    "data": {
+        "batch_size": _number(1, whole=True),
+        "workers": _number(0, whole=True, null=True),
+        "val_share": _number(0, 1, below=True),
+        "test_share": _number(0, 1, below=True, null=True),
+        "split_seed": _number(0, whole=True),
+        "channels": _number(1, 3, whole=True, null=True),
+    },
+    "pretext": {"mask_ratio": _number(0, 1, below=True)},
+    "": {"seed": _number(0, 2**32 - 1, whole=True), "batch_size": _number(1, whole=True)},
+}  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that no run could begin with.
+
+    Args:
+        settings: of `compose(verb, ...)`.
+
+    Raises:
+        ValueError: a key whose value is of the wrong kind or out of range, or keys that do not go together; the message names
+            key, value and what is allowed.
+    """
+    for path, node in _nodes(settings):
+        _check_kinds(path, node)
+    for name, rules in _RULES.items():
+        nodes = (name, "labelled_data") if name == "data" else (name,)
+        for node in nodes:
+            _check_rules(node, settings if node == "" else settings.get(node) or {}, rules)
+    _check_folder(settings)
+    if "trainer" in settings:
+        _check_trainer(settings)
+    for name in ("optimizer", "freezing", "pooling", "augmentation"):
+        if isinstance(settings.get(name), dict):
+            build.make(settings[name])
+    if settings.get("pretext") is not None:
+        _check_pretext(settings)
+
+
+def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, Settings]]:
+    """Everything that will be called, with its dotted path."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _nodes(value, f"{path}.{key}" if path else str(key))
+
+
+def _check_kinds(path: str, node: Settings) -> None:
+    """Every value is of the kind that the signature says."""
+    called = hydra.utils.get_object(node["_target_"])
+    hints = _hints(called)
+    for key, value in node.items():
+        if value in (None, "auto") or key not in hints:  # what the data, the encoder or the task say
+            continue
+        if not _fits(value, hints[key]):
+            raise ValueError(f"{path}.{key}={_shown(value)}: must be {_said(hints[key])}.")
+
+
+def _hints(called: Any) -> dict[str, Any]:
+    function = called.__init__ if isinstance(called, type) else called
+    hints = typing.get_type_hints(function)
+    kinds = {name: hints[name] for name in inspect.signature(function).parameters if name in hints}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_args(kinds.get(name)):  # **options: Unpack[Options]
+            kinds |= typing.get_type_hints(typing.get_args(kinds.pop(name))[0])
+    return kinds
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is what an annotation says; what no configuration can write is not judged."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin in (Sequence, list, tuple):
+        several = origin is not tuple or inner[1:] == (Ellipsis,)
+        long_enough = isinstance(value, list) and (several or len(value) == len(inner))
+        return long_enough and all(_fits(one, inner[0]) for one in value)
+    kind = origin or hint
+    return kind not in _PLAIN or type(value) in _PLAIN[kind]
+
+
+def _said(hint: Any) -> str:
+    """An annotation in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path", type(None): "null"}
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_said, inner)))
+    if origin is typing.Literal:
+        return " or ".join(map(str, inner))
+    if origin in (Sequence, list, tuple):
+        return f"a list of {_said(inner[0]).removeprefix('a ')}s" + (f", {len(inner)} of them" if origin is tuple else "")
+    if origin in (Mapping, dict):
+        return "keys with values"
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)[:200]
+
+
+def _check_rules(node: str, values: Settings, rules: Mapping[str, Rule]) -> None:
+    for key, (good, words) in rules.items():
+        if key in values and not good(values[key]):
+            name = f"{node}.{key}" if node else key
+            raise ValueError(f"{name}={_shown(values[key])}: must be {words}.")
+
+
+def _check_folder(settings: Settings) -> None:
+    """No other process writes into it."""
+    home = Path(settings["run"]["dir"])
+    if settings.get("resume") is not None and home.is_dir():
+        with folder.claimed(home):
+            pass
+
+
+def _check_trainer(settings: Settings) -> None:
+    node = settings["trainer"]
+    accelerator, strategy, preset = node["accelerator"], node["strategy"], node["compile"]
+    if accelerator not in _ACCELERATORS:
+        raise ValueError(f"trainer.accelerator={accelerator}: give {' or '.join(_ACCELERATORS)}.")
+    if not isinstance(strategy, dict) and strategy not in _STRATEGIES:
+        raise ValueError(f"trainer.strategy={strategy}: give {' or '.join(_STRATEGIES)}, or trainer=fsdp2.")
+    if preset not in (False, True, *COMPILE_PRESETS):
+        raise ValueError(f"trainer.compile={preset}: give false, true or {', '.join(COMPILE_PRESETS)}.")
+    if node["deterministic"] not in (None, True, False, "warn"):
+        raise ValueError(f"trainer.deterministic={node['deterministic']}: give true, warn or null.")
+    if node["max_epochs"] is None and node["max_steps"] is None:
+        raise ValueError("trainer.max_epochs=null and trainer.max_steps=null: give one of them, a number above 0.")
+    build.precision(settings, accelerator)
+    _check_processes(settings, _processes(node["devices"], settings, accelerator) * node["num_nodes"])
+    steps, warmup = node["max_steps"], (settings.get("optimizer") or {}).get("warmup_steps")
+    if steps is not None and isinstance(warmup, int) and warmup > steps:
+        raise ValueError(f"optimizer.warmup_steps={warmup}: must be at most trainer.max_steps={steps}.")
+
+
+def _processes(devices: Any, settings: Settings, accelerator: str) -> int:
+    numbers = devices if isinstance(devices, list) else [devices]
+    whole = [one for one in numbers if str(one).removeprefix("-").isdigit()]
+    least = 0 if isinstance(devices, list) else -1
+    if devices != "auto" and (len(whole) < len(numbers) or not numbers or min(map(int, whole)) < least or devices == 0):
+        raise ValueError(f"trainer.devices={devices}: give how many, from 1, or -1 for all, or a list of their numbers.")
+    return build.processes(settings, accelerator)
+
+
+def _check_processes(settings: Settings, count: int) -> None:
+    batch = (settings.get("data") or settings).get("batch_size")
+    if isinstance(batch, int) and batch % count:
+        near = max(count, batch // count * count)
+        raise ValueError(
+            f"data.batch_size={batch} is of all processes together, and trainer.devices and num_nodes make {count} of them: "
+            f"give a multiple of {count}, such as {near}."
+        )
+
+
+def _check_pretext(settings: Settings) -> None:
+    """Build the task once as the configuration alone has it; the global generators stay as they were."""
+    node = settings["data"]
+    size, channels = node.get("size"), node.get("channels")
+    if size is None or channels is None:  # the data say
+        return
+    size = [size, size] if isinstance(size, int) else list(size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"data.size={node['size']}: give height and width, such as [32,32], two whole numbers from 1.")
+    colours = tuple([0.5] * channels)
+    facts = Facts(channels, (size[0], size[1]), colours, colours)
+    if isinstance(settings.get("encoder"), dict):  # nothing is fetched or read for this
+        settings = {**settings, "encoder": {**settings["encoder"], **_fresh(settings["encoder"])}}
+    with torch.random.fork_rng(devices=[]):
+        views = build.views(settings["views"], facts)
+        task = build.make(
+            settings["pretext"],
+            encoder=build.encoder(settings, facts, views),
+            views=views,
+            optimizer=build.optimizer(settings),
+            seed=settings["seed"],
+        )
+    _check_views(settings, task, views)
+    trainer = settings["trainer"]
+    each = node["batch_size"] // (build.processes(settings, trainer["accelerator"]) * trainer["num_nodes"])
+    if each < 2 and any(isinstance(part, _BATCH_NORM) for part in task.modules()):
+        raise ValueError(
+            f"data.batch_size={node['batch_size']} gives a process {each} sample, and BatchNorm needs at least 2 to have a "
+            "variance: give more."
+        )
+
+
+def _fresh(node: Settings) -> Settings:
+    return {key: value for key, value in (("pretrained", False), ("weights", None)) if key in node}
+
+
+def _check_views(settings: Settings, task: Any, views: Any) -> None:
+    """As many views as the task compares."""
+    made = views.count if isinstance(views, ImageViews) else task.card.views
+    if made < task.card.views:
+        raise ValueError(
+            f"views={settings['run']['choices'].get('views')} makes {made} of a sample, and {type(task).__name__} compares at "
+            f"least {task.card.views}: take views=two_crops, or views=affine."
+        )
