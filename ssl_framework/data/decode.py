@@ -116,7 +116,7 @@ def _bytes(file: Path | bytes) -> bytes:
 
 def _require_file(file: Path) -> None:
     """A pipe would never end."""
-    if not file.is_file():
+    if file.exists() and not file.is_file():
         raise BadSampleError(f"{file} is no file")
 
 
