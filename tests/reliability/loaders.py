@@ -465,6 +465,7 @@ WRITE = {
     "commands.build.trainer",
     "commands.build.moved",
     "commands.compose.refuse_used",
+    "commands.compose.require_writable",
     "commands.folder.claimed",
     "commands.folder.write_yaml",
     "commands.folder.write_json",

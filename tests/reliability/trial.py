@@ -192,7 +192,8 @@ def _called(work: Callable[[], Any], watch: Watch) -> tuple[str, str]:
     watch.armed = True
     try:
         with contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
-            code = work()
+            found = work()
+            code = found if type(found) is int else 0  # of a verb
     except BadSampleError as error:  # which a source counts, and skips
         return "refused", str(error)
     except Exception as error:
@@ -203,7 +204,7 @@ def _called(work: Callable[[], Any], watch: Watch) -> tuple[str, str]:
     finally:
         watch.armed = False
         signal.alarm(0)
-    if code in (1, 130) and isinstance(code, int):
+    if code in (1, 130):
         return "strange", spoken.getvalue()
     return ("refused", spoken.getvalue()) if code == 2 else ("inert", spoken.getvalue())
 

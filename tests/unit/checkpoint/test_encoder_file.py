@@ -202,7 +202,7 @@ HOSTILE = [
     ("- 1\n", "has format 'list'"),
     ("format: other/9\n", "has format 'other/9'"),
     ("a: [", "not plain YAML"),
-    ("a" * 2_000_000, "more than 1000000 bytes"),
+    ("a" * 2_000_000, "more than 1,000,000 bytes"),
     ("a: \x00", "not plain YAML"),
 ]
 
