@@ -135,6 +135,8 @@ def kind_of(file: Path | bytes) -> Kind:
         BadSampleError: as `size_of`.
     """
     try:
+        if isinstance(file, Path):
+            _require_file(file)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             _check_size(image.height, image.width)
             turned = image.getexif().get(_ORIENTATION, 1) not in {0, 1}

@@ -27,7 +27,7 @@ from ssl_framework.commands.metrics_file import MetricsFile
 from ssl_framework.data import CocoBoxes, FolderSource, Masks, Table, arrays, cifar10, parquet, torchvision_dataset
 from ssl_framework.data import folder as image_folder
 from ssl_framework.data.cache import CachedSource
-from ssl_framework.data.decode import decode, size_of
+from ssl_framework.data.decode import decode, kind_of, size_of
 from ssl_framework.downstream import DownstreamModule
 from ssl_framework.encoders import resnet_micro
 from ssl_framework.encoders.timm import timm_encoder
@@ -316,6 +316,7 @@ LOADERS: dict[str, Loader] = {
         ("data.decode.decode", "data.decode.decode_reduced"),
     ),
     "size_of": Loader(lambda home: size_of(home / "data/photos/a/0.png"), "data/photos/a/0.png", {}, ("data.decode.size_of",)),
+    "kind_of": Loader(lambda home: kind_of(home / "data/photos/a/0.png"), "data/photos/a/0.png", {}, ("data.decode.kind_of",)),
     "masks": Loader(
         lambda home: Masks().read(str(home / "data/scene/images/0.png")),
         "data/scene/masks/0.png",
@@ -375,6 +376,7 @@ VERBS: dict[str, Loader] = {
         "run/config.yaml",
         {"json": "run/failure/failure.json", "pickle": "run/failure/state.ckpt", "zip": "run/failure/state.ckpt"},
     ),
+    "check": Loader(_verb("check", "data=folder", "data.path={home}/data/photos", "data.size=[8,8]"), "data/photos/a/0.png"),
     "downstream": Loader(
         _verb("downstream", "encoder_file={home}/run", "trainer.max_steps=1", "trainer.progress_bar=false", "precision=32"),
         "run/encoder.yaml",
@@ -451,6 +453,9 @@ READ_NOTHING = ("tasks", "demo")  # verbs that open no file of a user's
 # Public functions with a path that open nothing of a stranger's: they write, or ask where something lies.
 WRITE = {
     "checkpoint.encoder_file.save_encoder",
+    "commands.folder.write_alarms",
+    "report.contact.write_sheet",
+    "report.page.page.write",
     "checkpoint.files.replacing",
     "checkpoint.files.replace_text",
     "checkpoint.files.sync_folder",

@@ -1,6 +1,5 @@
 """No label enters pretraining, nothing is learnt from or chosen on what judges: leaks that are refused, and their controls."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ssl_framework.downstream import AuditError, Classification, DownstreamModul
 from ssl_framework.encoders import resnet_micro
 from ssl_framework.evaluation import Splits, study
 from ssl_framework.optim import adamw
-from support import digits_data, fit, small
+from support import bits, digits_data, fit, small
 
 PREPROCESSING = {"mean": [0.3], "std": [0.37], "size": [8, 8], "channels": 1}
 
@@ -147,10 +146,7 @@ def weights_of(targets: Callable[[np.ndarray], np.ndarray], task: str, folder: P
     data = DataModule(ArraySource(pixels, labels), name="hidden", batch_size=16, val_share=0)
     module = small(task)
     fit(module, data, 4, folder)
-    digest = hashlib.sha256()
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        digest.update(name.encode() + value.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return bits(module.state_dict())
 
 
 @pytest.mark.parametrize("task", ["simclr", "mae", "deepcluster_v2", "npid"])
