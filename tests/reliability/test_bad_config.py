@@ -177,7 +177,9 @@ def untouched(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
         monkeypatch.setattr(pl.Trainer, "fit", touched)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if number % 8 == 0 else pytest.mark.slow) for number, name in enumerate(CASES)]
+)
 def test_it_is_refused_with_key_value_and_what_is_allowed(
     name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, Any], None],

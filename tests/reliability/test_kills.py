@@ -90,7 +90,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.parametrize(
     ("task", "chain"),
     [
-        pytest.param(task, chain, marks=() if task in FAST and chain < 2 else pytest.mark.slow)
+        pytest.param(task, chain, marks=() if task in FAST and chain < 1 else pytest.mark.slow)
         for task in TASKS
         for chain in range(CHAINS)
     ],

@@ -91,7 +91,9 @@ def reached(program: str, folder: Path) -> list[Any]:
     return json.loads((folder / "seen.json").read_text())
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if number else ()) for number, name in enumerate(RUNS)]
+)
 def test_nothing_is_reached(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     assert reached(RUNS[name], tmp_path) == []
     record_property("promise", "R16")
