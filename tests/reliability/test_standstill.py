@@ -64,7 +64,7 @@ def test_without_the_watchdog_it_is_waited_for(tmp_path: Path, monkeypatch: pyte
     assert ended == [TIMED_OUT, TIMED_OUT]
 
 
-def with_workers(images: Path, home: Path, do: Callable[[], object]) -> None:
+def with_workers(images: Path, home: Path, do: Callable[[], object], limit: float = LIMIT) -> None:
     """Something happens to the worker that reads the 100th image."""
     read, training = FolderSource.read, os.getpid()
 
@@ -77,7 +77,7 @@ def with_workers(images: Path, home: Path, do: Callable[[], object]) -> None:
     data = folder(
         images, size=(8, 8), workers=2, resident=False, batch_size=32, channels=1, mean=(0.3,), std=(0.3,), val_share=0
     )
-    fit(small("rotation"), data, 400, home, data_timeout=LIMIT)
+    fit(small("rotation"), data, 400, home, data_timeout=limit)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_worker_that_is_gone_ends_the_run(
     do: Callable[[], object], said: str, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     started = time.monotonic()
-    (code,) = codes([forked(lambda: with_workers(images, tmp_path, do))], 40)
+    (code,) = codes([forked(lambda: with_workers(images, tmp_path, do, 30 if do is killed else LIMIT))], 40)
     assert code == (watchdog.EXIT_CODE if do is stopped else 1)
     assert time.monotonic() - started < (10 if do is killed else 15) + 20  # of which the start takes some on a busy machine
     assert said in capfd.readouterr().err
