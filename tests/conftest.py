@@ -1,7 +1,11 @@
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +34,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if mark.args:
             number, kind = mark.args
             item.user_properties += [("promise", number), ("kind", kind)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_here() -> Iterator[None]:
+    """A run without a folder of its own writes where the tests were started: into the sources, and from there into a commit."""
+    yield
+    left = [name for name in ("checkpoints", "encoder.safetensors", "encoder.yaml") if (ROOT / name).exists()]
+    assert not left, f"a run without default_root_dir left {', '.join(left)} in {ROOT}: remove it, and give the run a tmp_path"
 
 
 @pytest.fixture(autouse=True)

@@ -289,11 +289,11 @@ def test_every_run_compares_its_processes() -> None:
     assert any(isinstance(callback, RankAgreement) for callback in trainer.callbacks)
 
 
-def same_everywhere(rank: int, world: int) -> list[Any]:
+def same_everywhere(rank: int, world: int, home: Path) -> list[Any]:
     as_rank(rank, world)
     trainer = run.trainer(
         steps=4, data=None, val_every=0, strategy="ddp", devices=world, logger=False, enable_progress_bar=False,
-        accelerator="cpu", callbacks=watching(2),
+        accelerator="cpu", callbacks=watching(2), default_root_dir=home,
     )  # fmt: skip
     trainer.fit(small("dino"), digits_data("dino", batch_size=32))
     assert dist.is_initialized()
@@ -301,10 +301,10 @@ def same_everywhere(rank: int, world: int) -> list[Any]:
     return [alarms(trainer), {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(names)}]
 
 
-def test_two_processes_judge_alike(record_property: Any) -> None:
+def test_two_processes_judge_alike(tmp_path: Path, record_property: Any) -> None:
     record_property("promise", "R14")
     record_property("kind", "healthy run")
-    first, second = on_ranks(2, same_everywhere)
+    first, second = on_ranks(2, same_everywhere, tmp_path)
     assert first == second
     assert first[0] == []
     assert {name.split("/")[0] for name in first[1]} >= {"collapse", "gradients", "similarity", "teacher", "targets", "samples"}
