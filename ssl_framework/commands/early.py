@@ -5,9 +5,8 @@ What needs the size of the data is said when they are known, and before anything
 
 import inspect
 import math
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
+from ssl_framework.hints import fits, said
 from ssl_framework.run import COMPILE_PRESETS
 from ssl_framework.types import Facts
 from ssl_framework.views import ImageViews
@@ -24,17 +24,6 @@ from ssl_framework.views import ImageViews
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]  (what all of them share)
 _ACCELERATORS = ["auto", "cpu", "gpu", "cuda"]
 _STRATEGIES = ["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"]
-
-_PLAIN: dict[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    bool: (bool,),
-    str: (str,),
-    Path: (str,),
-    type(None): (type(None),),
-    dict: (dict,),
-    Mapping: (dict,),
-}
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -127,8 +116,8 @@ def _check_kinds(path: str, node: Settings) -> None:
     for key, value in node.items():
         if value in (None, "auto") or key not in hints:  # what the data, the encoder or the task say
             continue
-        if not _fits(value, hints[key]):
-            raise ValueError(f"{path}.{key}={_shown(value)}: must be {_said(hints[key])}.")
+        if not fits(value, hints[key]):
+            raise ValueError(f"{path}.{key}={_shown(value)}: must be {said(hints[key])}.")
 
 
 def _hints(called: Any) -> dict[str, Any]:
@@ -139,36 +128,6 @@ def _hints(called: Any) -> dict[str, Any]:
         if parameter.kind is parameter.VAR_KEYWORD and typing.get_args(kinds.get(name)):  # **options: Unpack[Options]
             kinds |= typing.get_type_hints(typing.get_args(kinds.pop(name))[0])
     return kinds
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is what an annotation says; what no configuration can write is not judged."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is typing.Literal:
-        return value in inner
-    if origin in (Sequence, list, tuple):
-        several = origin is not tuple or inner[1:] == (Ellipsis,)
-        long_enough = isinstance(value, list) and (several or len(value) == len(inner))
-        return long_enough and all(_fits(one, inner[0]) for one in value)
-    kind = origin or hint
-    return kind not in _PLAIN or type(value) in _PLAIN[kind]
-
-
-def _said(hint: Any) -> str:
-    """An annotation in words."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path", type(None): "null"}
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(_said, inner)))
-    if origin is typing.Literal:
-        return " or ".join(map(str, inner))
-    if origin in (Sequence, list, tuple):
-        return f"a list of {_said(inner[0]).removeprefix('a ')}s" + (f", {len(inner)} of them" if origin is tuple else "")
-    if origin in (Mapping, dict):
-        return "keys with values"
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from ssl_framework.encoders.base import EncoderModule, Spec
 from ssl_framework.encoders.depth import depths
 from ssl_framework.encoders.floors import PCA, RawPixels
 from ssl_framework.encoders.timm import timm_encoder
+from ssl_framework.hints import fits, said
 
 E = TypeVar("E", bound=EncoderModule)
 
@@ -148,23 +148,5 @@ def _check_args(name: str, factory: Callable[..., object], args: Mapping[str, An
             near = difflib.get_close_matches(str(key), parameters, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(parameters)}."
             raise ValueError(f"{name} takes no argument {key!r}: {hint}")
-        if types_too and not _fits(value, hints[key]):
-            raise ValueError(f"{name}({key}={value!r}): that is not {_named(hints[key])}.")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is what an annotation of our factories says."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is typing.Literal:
-        return value in inner
-    if origin is Sequence:
-        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
-    if origin is Mapping:
-        return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, inner[1]) for k, v in value.items())
-    return type(value) in ((int, float) if hint is float else (hint,))
-
-
-def _named(hint: Any) -> str:
-    return str(hint).replace("typing.", "").replace("collections.abc.", "") if typing.get_args(hint) else hint.__name__
+        if types_too and not fits(value, hints[key], strict=True):
+            raise ValueError(f"{name}({key}={value!r}): that is not {said(hints[key])}.")

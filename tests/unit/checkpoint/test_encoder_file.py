@@ -183,7 +183,7 @@ def test_another_architecture_names_every_tensor_that_differs(saved):
         ({"name": "timm_encoder", "args": {"name": "resnet18", "weights": "/etc/passwd"}, "cut": 0}, "has weights: it may not"),
         ({"name": "timm_encoder", "args": {"name": "resnet18", "pretrained": True}, "cut": 0}, "has pretrained: it may not"),
         ({"name": "resnet_micro", "args": {"inchans": 1}, "cut": 0}, "no argument 'inchans': did you mean in_chans"),
-        ({"name": "resnet_micro", "args": {"in_chans": [1]}, "cut": 0}, "that is not int"),
+        ({"name": "resnet_micro", "args": {"in_chans": [1]}, "cut": 0}, "that is not a whole number"),
         ({"name": "resnet_micro", "args": {}, "cut": 7}, "has 4 layers"),
         ("resnet_micro", "encoder is missing or no dict"),
     ],
