@@ -4,6 +4,7 @@ Nor does it write beside the run, or reach the network: what does so is asked of
 """
 
 import copy
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ def refuse_links(home: Path) -> None:
     """
     inside = home.resolve()
     for path in home.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):  # resolve() fails on circles
             raise ValueError(
                 f"{path} is a link to {path.readlink()}, outside of the run folder, and what is written there would land "
                 "outside: put a copy in its place, or link the whole folder."

@@ -68,6 +68,8 @@ class Watch:
             self.traces.append(said[:300])
 
     def seen(self, event: str, arguments: tuple[Any, ...]) -> str | None:
+        if event == "ctypes.dlopen" and "/" not in str(arguments[0]):  # a library of the system, which torch looks for
+            return None
         if event in _RUNS or event in _NETWORK:
             return f"{event} {arguments}"
         if event == "import" and str(arguments[0]).startswith("planted_module"):
@@ -76,7 +78,8 @@ class Watch:
             path, mode, flags = arguments
             writes = any(letter in (mode or "") for letter in "wax+") or (isinstance(flags, int) and flags & _WRITING)
             return f"open {path} {mode}" if writes and self.outside(path) else None
-        if event not in _CHANGES:
+        within_a_folder = event.startswith("os.re") and isinstance(arguments[-1], int) and arguments[-1] >= 0
+        if event not in _CHANGES or within_a_folder:  # shutil.rmtree, which says itself where
             return None
         names = [one for one in arguments[:2] if isinstance(one, str | bytes | os.PathLike)]
         return f"{event} {arguments}" if any(map(self.outside, map(_itself, names))) else None
