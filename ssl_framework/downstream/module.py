@@ -1,7 +1,8 @@
 """Phase 2: a pretrained encoder without its last layers, a new head in their place, trained on labels."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -9,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
 
 from ssl_framework import keyed, machine, run
 from ssl_framework.checkpoint import load_model, save_encoder, save_head
@@ -20,10 +20,12 @@ from ssl_framework.downstream.audit import Audit
 from ssl_framework.downstream.augment import Augmentation, cropped
 from ssl_framework.downstream.data import LabelledData
 from ssl_framework.downstream.freezing import Freezer, Frozen, Moment, Policy
-from ssl_framework.downstream.heads import NeighbourHead, PooledHead, tokens_of
+from ssl_framework.downstream.heads import NeighbourHead
 from ssl_framework.downstream.intervals import Readouts, bootstrap
 from ssl_framework.downstream.kept import Kept
+from ssl_framework.downstream.measures import Measures
 from ssl_framework.downstream.pooling import Pooling
+from ssl_framework.downstream.suits import head_of, require_channels, require_places, require_same
 from ssl_framework.downstream.tasks import Classification, Prediction, Task
 from ssl_framework.encoders import load_strictly, refresh
 from ssl_framework.optim import OptimizerSpec
@@ -86,24 +88,24 @@ class DownstreamModule(pl.LightningModule):
         self.views = plain(**preprocessing)
         self.augment, self.augmentation = views, augmentation or Augmentation()
         if task.on_tokens:
-            _require_places(views, self.augmentation)
+            require_places(views, self.augmentation)
         if self.augmentation.mixes and not isinstance(task, Classification):
             raise ValueError(f"mixup and cutmix blend labels of classes, and this is {task.kind}: leave them out.")
         if views is not None:
-            _require_same(views, self.views)
+            require_same(views, self.views)
         self.encoder: Any = copy.deepcopy(encoder) if cut == 0 else encoder.cut(cut)
-        _require_channels(self.encoder, len(self.views.mean))
+        require_channels(self.encoder, len(self.views.mean))
         machine.guard_convolutions(self.encoder)
         example = torch.zeros(1, len(self.views.mean), *self.views.size)
         refresh(self.encoder, reinit, int(keyed.mix(seed, _REINIT_STREAM)), example)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(keyed.mix(seed, _HEAD_STREAM)))
-            self.head = _head(task, self.pooling, self.encoder, example)
+            self.head = head_of(task, self.pooling, self.encoder, example)
             self.freezer = Freezer(freezing, self.encoder, example)
         self.kept = Kept(freezing, self.head, views is not None or self.augmentation != Augmentation())
         self.audit = Audit(self.freezer, self.head)
         self.classes: tuple[str, ...] | None = None
-        self.measures = nn.ModuleDict({split: self._new_measures() for split in ("val", "test")})
+        self.measures = nn.ModuleDict({split: Measures(task) for split in ("val", "test")})
         self.readouts, self.intervals = Readouts(), dict[str, list[float]]()
         self.train()
 
@@ -173,10 +175,8 @@ class DownstreamModule(pl.LightningModule):
                 f"images are {images.dtype} {tuple(images.shape)}: give uint8 of (N, {channels}, H, W), N at least 1, from 0 "
                 "to 255; the model normalises them itself."
             )
-        training = self.training
-        self.eval()
-        outputs = torch.cat([self(part.to(self.device)).cpu() for part in images.split(batch_size)])
-        self.train(training)
+        with self._evaluating():
+            outputs = torch.cat([self(part.to(self.device)).cpu() for part in images.split(batch_size)])
         return self.task.predicted(outputs)
 
     @torch.no_grad()
@@ -184,24 +184,19 @@ class DownstreamModule(pl.LightningModule):
         """Fill a head that learns nothing and holds the labelled samples, if it is one."""
         if not isinstance(self.head.task, NeighbourHead):
             return
-        training = self.training
-        self.eval()
         pooled: list[Tensor] = []
-        for rows in torch.arange(len(train)).split(batch_size):
-            x = self._seen(train.images(rows).to(self.device))
-            pooled.append(self.head.pool(self.encoder(x, layers=self.head.layers)))
-        self.head.task.remember(torch.cat(pooled), self.task.targets(train).to(self.device))
-        self.train(training)
+        with self._evaluating():
+            for rows in torch.arange(len(train)).split(batch_size):
+                x = self._seen(train.images(rows).to(self.device))
+                pooled.append(self.head.pool(self.encoder(x, layers=self.head.layers)))
+            self.head.task.remember(torch.cat(pooled), self.task.targets(train).to(self.device))
 
     @torch.no_grad()
     def outputs(self, split: Labelled, batch_size: int = 512) -> Tensor:
         """What the head says of every sample of a split, in evaluation mode: ``(N, ...)`` on the CPU."""
-        training = self.training
-        self.eval()
         parts = torch.arange(len(split)).split(batch_size)
-        outputs = torch.cat([self(split.images(rows).to(self.device)).cpu() for rows in parts])
-        self.train(training)
-        return outputs
+        with self._evaluating():
+            return torch.cat([self(split.images(rows).to(self.device)).cpu() for rows in parts])
 
     @torch.no_grad()
     def measure(self, split: Labelled, batch_size: int = 512) -> dict[str, float]:
@@ -212,14 +207,22 @@ class DownstreamModule(pl.LightningModule):
             batch_size: samples encoded at a time; the result does not depend on it.
         """
         targets = self._check(split)
+        measures = Measures(self.task).to(self.device)
+        with self._evaluating():
+            for rows in torch.arange(len(split)).split(batch_size):
+                outputs = self(split.images(rows).to(self.device))
+                measures.add(outputs, self._placed(targets[rows].to(self.device)))
+        return {name: float(value) for name, value in measures.found().items()}
+
+    @contextmanager
+    def _evaluating(self) -> Generator[None]:
+        """Evaluation mode inside, and afterwards the mode that was."""
         training = self.training
         self.eval()
-        measures = self._new_measures().to(self.device)
-        for rows in torch.arange(len(split)).split(batch_size):
-            outputs = self(split.images(rows).to(self.device))
-            self._measure(measures, outputs, self._placed(targets[rows].to(self.device)))
-        self.train(training)
-        return {name: float(value) for name, value in _computed(measures).items()}
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def exported(self) -> nn.Module:
         """The encoder, cut, and fine-tuned if the policy lets it learn."""
@@ -443,27 +446,13 @@ class DownstreamModule(pl.LightningModule):
         assert batch.target is not None
         real = batch.index >= 0  # the others fill up the last batch, so that all processes make the same steps
         outputs, targets = outputs[real], self._placed(batch.target[real])
-        self._measure(cast(nn.ModuleDict, self.measures[split]), outputs, targets)
+        cast(Measures, self.measures[split]).add(outputs, targets)
         if split == "test" and self.task.resamples:
             self.readouts.update(*self.task.readout(outputs, targets))
 
-    def _measure(self, measures: nn.ModuleDict, outputs: Tensor, targets: Tensor) -> None:
-        if len(targets) == 0:
-            return
-        for name, metric in measures.items():
-            assert isinstance(metric, Metric)
-            if name == "loss":
-                metric.update(self.task.loss(outputs, targets), weight=len(targets))
-            else:
-                metric.update(*self.task.readout(outputs, targets))
-
     def _report(self, split: str) -> None:
-        measures = cast(nn.ModuleDict, self.measures[split])
-        values = {f"{split}/{name}": value for name, value in _computed(measures).items()}
+        values = {f"{split}/{name}": value for name, value in cast(Measures, self.measures[split]).found().items()}
         self.log_dict(values, prog_bar=True, sync_dist=True)
-
-    def _new_measures(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"loss": MeanMetric(nan_strategy="error"), **self.task.metrics()})
 
     def _check(self, split: Labelled) -> Tensor:
         """The split's targets, if they and its images are what this module takes."""
@@ -489,57 +478,3 @@ class DownstreamModule(pl.LightningModule):
     def _data(self) -> LabelledData | None:
         data = getattr(self.trainer, "datamodule", None)  # absent from Lightning's Trainer until one is attached
         return data if isinstance(data, LabelledData) else None
-
-
-def _computed(measures: nn.ModuleDict) -> dict[str, Tensor]:
-    """Values over all processes; afterwards the metrics are empty again."""
-    values: dict[str, Tensor] = {}
-    for name, metric in measures.items():
-        assert isinstance(metric, Metric)
-        values[name] = metric.compute()
-        metric.reset()
-    return values
-
-
-def _head(task: Task, pooling: Pooling, encoder: Encoder, example: Tensor) -> PooledHead:
-    """The head of the task, behind the pooling, as wide as the pooled vector is."""
-    layers = pooling.layers(encoder.num_layers)
-    module = cast(nn.Module, encoder)
-    module.eval()
-    like = next((p for p in module.parameters() if p.is_floating_point()), example)
-    with torch.no_grad():
-        seen = encoder(example.to(like), layers=layers)
-        pool = pooling.module(seen).eval()
-        if task.on_tokens and pooling != Pooling():
-            raise ValueError(f"pooling={pooling.kind}: {task.kind} reads every token, so nothing is pooled. Leave it out.")
-        width = tokens_of(seen).shape[-1] if task.on_tokens else pool(seen).shape[-1]
-    return PooledHead(pool, task.head(width), layers, width, task.on_tokens)
-
-
-def _require_channels(encoder: nn.Module, channels: int) -> None:
-    """Refuse images of other channels than those of the first convolution, where there is one."""
-    first = next((layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is not None and first.in_channels != channels:
-        count = "1 channel" if first.in_channels == 1 else f"{first.in_channels} channels"
-        raise ValueError(f"the encoder takes {count}, and preprocessing is for {channels}: give the one of its file.")
-
-
-def _require_places(views: ViewMaker | None, augmentation: Augmentation) -> None:
-    """Refuse augmentation that moves pixels where their labels would not follow."""
-    if augmentation.operations > 0:
-        raise ValueError(
-            f"augmentation.operations={augmentation.operations}: RandAugment turns and shifts images, and labels of pixels "
-            "would stay: leave it out, and take views= for crops, flips and colours."
-        )
-    if views is not None and getattr(views, "warps", False):
-        raise ValueError("these views turn or shear images, and labels of pixels would stay: take views that crop and flip.")
-
-
-def _require_same(views: ViewMaker, plain_views: ViewMaker) -> None:
-    for name in ("mean", "std", "size"):
-        given, needed = getattr(views, name), getattr(plain_views, name)
-        if tuple(given) != tuple(needed):
-            raise ValueError(
-                f"views have {name}={given}, and the encoder was pretrained with {name}={needed}: "
-                "make the views from the preprocessing of the encoder, not from the data."
-            )
