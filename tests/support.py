@@ -2,12 +2,15 @@
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from ssl_framework.data import ArraySource, DataModule, digits
 from ssl_framework.encoders import resnet_micro, vit_micro
 from ssl_framework.optim import OptimizerSpec, adamw
 from ssl_framework.pretext import PretextModule
-from ssl_framework.types import Batch, Encoding, Views
+from ssl_framework.types import BadSampleError, Batch, Encoding, Views
 from ssl_framework.views import ImageViews, affine
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -161,6 +164,41 @@ def in_a_child(function: Callable[[], object]) -> int:
         finally:
             os._exit(1)
     return os.waitpid(pid, 0)[1]
+
+
+def script(file: str) -> ModuleType:
+    """A file that is run by its path, ``benchmarks/NAME.py`` or ``docs/hooks.py``, as it imports what lies beside it."""
+    path = CONF.parent / file
+    spec = importlib.util.spec_from_file_location(file.replace("/", "_").removesuffix(".py"), path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+class Numbers:
+    """A source whose image `i` is filled with `i`; some cannot be read."""
+
+    targets, classes, size, channels = None, None, (2, 2), 1
+
+    def __init__(self, n: int, bad: tuple[int, ...] = ()) -> None:
+        self.n, self.bad = n, bad
+
+    def __len__(self) -> int:
+        return self.n
+
+    def read(self, index: int) -> Tensor:
+        if index in self.bad:
+            raise BadSampleError("planted")
+        return torch.full((1, 2, 2), index % 256, dtype=torch.uint8)
+
+    def name(self, index: int) -> str:
+        return f"number {index}"
 
 
 class LinearEncoder(nn.Module):

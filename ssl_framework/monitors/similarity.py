@@ -31,9 +31,6 @@ class Similarity(Monitor):
 
     watches = "similarity"
 
-    def __init__(self, every_n_steps: int = 50, patience: int = 2) -> None:
-        super().__init__(every_n_steps, patience)
-
     def look(self, trainer: pl.Trainer, module: pl.LightningModule, seen: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
         """Compare the first two views of this batch."""
         projection: Tensor | None = seen.get("projection")

@@ -85,9 +85,6 @@ class Masks(Monitor):
 
     watches = "masks"
 
-    def __init__(self, every_n_steps: int = 50, patience: int = 2) -> None:
-        super().__init__(every_n_steps, patience)
-
     def look(self, trainer: pl.Trainer, module: pl.LightningModule, seen: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
         """Judge the masks of this batch."""
         mask: Tensor | None = seen.get("mask")

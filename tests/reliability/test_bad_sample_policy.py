@@ -14,8 +14,8 @@ from torch import Tensor
 from ssl_framework.commands import compose, pretrain
 from ssl_framework.data import DataModule, datamodule
 from ssl_framework.data.order import EndlessOrder
-from ssl_framework.types import BadSampleError, Batch
-from support import on_ranks
+from ssl_framework.types import Batch
+from support import Numbers, on_ranks
 
 Record = Callable[[str, object], None]
 
@@ -26,26 +26,6 @@ SAMPLES, BATCH, STEPS = 300, 20, 15
 def _proves(record_property: Record, request: pytest.FixtureRequest) -> None:
     record_property("promise", "R10")
     record_property("kind", "control" if request.node.name.startswith("test_control") else "planted fault")
-
-
-class Numbers:
-    """Image `i` is filled with `i`; some cannot be read."""
-
-    targets, classes, size, channels = None, None, (2, 2), 1
-
-    def __init__(self, bad: tuple[int, ...] = ()) -> None:
-        self.bad = bad
-
-    def __len__(self) -> int:
-        return SAMPLES
-
-    def read(self, index: int) -> Tensor:
-        if index in self.bad:
-            raise BadSampleError("planted")
-        return torch.full((1, 2, 2), index % 256, dtype=torch.uint8)
-
-    def name(self, index: int) -> str:
-        return f"number {index}"
 
 
 class OneWeight(pl.LightningModule):
@@ -66,7 +46,7 @@ class OneWeight(pl.LightningModule):
 
 
 def data(bad: tuple[int, ...], **options: Any) -> DataModule:
-    return DataModule(Numbers(bad), Numbers(), batch_size=BATCH, name="numbers", **options)
+    return DataModule(Numbers(SAMPLES, bad), Numbers(SAMPLES), batch_size=BATCH, name="numbers", **options)
 
 
 def train(module: DataModule, home: Path, **options: Any) -> OneWeight:

@@ -1,6 +1,5 @@
 """The pages in the docs say what the rows behind them say, open offline, and are small."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from ssl_framework.commands import compose
 from ssl_framework.report.page.markup import tag
 from ssl_framework.transfer import claims
+from support import script
 
 ROOT = Path(__file__).parents[3]
 NAMES = sorted(path.name.removesuffix(".jsonl.gz") for path in (ROOT / "benchmarks" / "evidence").glob("*.jsonl.gz"))
@@ -20,12 +20,7 @@ MOST_BYTES = 1_000_000
 
 @pytest.fixture(scope="module")
 def evidence() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/evidence.py")
 
 
 @pytest.mark.parametrize("name", NAMES)

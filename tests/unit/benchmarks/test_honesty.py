@@ -1,7 +1,5 @@
 """What the rows of benchmarks/honesty.py say is what the promise asks for, and the page says what the rows say."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,22 +7,14 @@ import numpy as np
 import pytest
 
 from ssl_framework.data import digits
+from support import script
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def honesty() -> ModuleType:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location("honesty", BENCHMARKS / "honesty.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return module
+    return script("benchmarks/honesty.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,19 @@
 """What passed is counted by what it proves, and the page says so."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from support import script
 
 pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def loaded(file: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(file.parent), *sys.path])
-        spec.loader.exec_module(module)
-    return module
-
-
-promises = loaded(ROOT / "benchmarks" / "promises.py", "counting")
-page = loaded(ROOT / "docs" / "promises.py", "page_of_promises")
+promises = script("benchmarks/promises.py")
+page = script("docs/promises.py")
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.a" name="one"><properties>

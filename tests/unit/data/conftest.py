@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_framework import keyed
-from ssl_framework.types import BadSampleError, Batch, Views
+from ssl_framework.types import Batch, Views
+from support import Numbers
 
 torch.set_num_threads(1)
 
@@ -45,26 +46,6 @@ class TopLeft:
 
     def center(self, images: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-class Numbers:
-    """A source whose image `i` is filled with `i`; some cannot be read."""
-
-    targets, classes, size, channels = None, None, (2, 2), 1
-
-    def __init__(self, n: int, bad: tuple[int, ...] = ()) -> None:
-        self.n, self.bad = n, bad
-
-    def __len__(self) -> int:
-        return self.n
-
-    def read(self, index: int) -> Tensor:
-        if index in self.bad:
-            raise BadSampleError("planted")
-        return torch.full((1, 2, 2), index % 256, dtype=torch.uint8)
-
-    def name(self, index: int) -> str:
-        return f"number {index}"
 
 
 class Recorder(pl.LightningModule):
