@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ssl_framework import __version__
-from ssl_framework.commands import VERBS, compose, errors, explain, launch, usage
+from ssl_framework.commands import VERBS, compose, errors, explain, installed, launch, usage
 
 FLAGS = {"--help": "help", "-h": "help", "--multirun": "multirun", "-m": "multirun", "--cfg": "cfg", "--traceback": "traceback"}
 
@@ -51,6 +51,7 @@ def _dispatch(arguments: Sequence[str], flags: set[str]) -> None:
         return
     verb, *words = words
     _check_verb(verb)
+    installed.require()
     words = explain.keyed(verb, words)
     if "help" in flags:
         print(usage.page(verb, compose.checked(verb, compose.inherited(verb, words))))

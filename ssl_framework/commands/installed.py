@@ -1,0 +1,32 @@
+"""Whether what is installed is what this program asks for."""
+
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+_NAME = "ssl-framework"
+
+
+def require() -> None:
+    """Refuse libraries that are too old, before they are imported: some of the floors close ways in for hostile files.
+
+    Raises:
+        ValueError: names what is installed, what is needed, and the command that installs it.
+    """
+    try:
+        lines = metadata.requires(_NAME) or []
+    except metadata.PackageNotFoundError:  # run from a folder, without an installation
+        return
+    for requirement in map(Requirement, lines):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            found = None
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            state = "is not installed" if found is None else f"{found} is installed"
+            raise ValueError(
+                f"{requirement.name} {state}, and {_NAME} needs {requirement.name}{requirement.specifier}: "
+                f"pip install '{requirement.name}{requirement.specifier}'."
+            )

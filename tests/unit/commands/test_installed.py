@@ -1,0 +1,51 @@
+"""Libraries that are too old, or missing, are named before they are imported."""
+
+from importlib import metadata
+
+import pytest
+
+from ssl_framework import cli
+from ssl_framework.commands import installed
+
+
+def test_what_is_installed_here_will_do():
+    installed.require()
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("torch", "2.9.1", "error: torch 2.9.1 is installed, and ssl-framework needs torch>=2.11: pip install 'torch>=2.11'."),
+        ("lightly", "2.0", "error: lightly 2.0 is installed, and ssl-framework needs lightly<2,>=1.6"),
+        ("timm", None, "error: timm is not installed, and ssl-framework needs timm>="),
+    ],
+)
+@pytest.mark.promise("R11", "library that is too old, too new or missing")
+def test_another_version_is_named(
+    name: str, version: str | None, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    known = metadata.version
+
+    def asked(package: str) -> str:
+        if package == name:
+            if version is None:
+                raise metadata.PackageNotFoundError(package)
+            return version
+        return known(package)
+
+    monkeypatch.setattr(metadata, "version", asked)
+    assert cli.run(["pretrain", "trainer.max_steps=1"]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_optional_libraries_are_not_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metadata, "requires", lambda _: ["nothing-that-exists>=1; extra == 'wandb'", "torch>=2"])
+    installed.require()
+
+
+def test_a_folder_without_an_installation_is_let_be(monkeypatch: pytest.MonkeyPatch):
+    def absent(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    installed.require()
