@@ -1,6 +1,7 @@
 """A process that is dead, stuck or stopped ends the run within its limit, which says where it stood (R8)."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -90,7 +91,14 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.promise("R8", "dead or stuck worker: the run ends")
-@pytest.mark.parametrize(("do", "said"), [(killed, "killed by signal"), (stopped, "s waiting for a batch of training")])
+@pytest.mark.parametrize(
+    ("do", "said"),
+    [
+        (killed, "killed by signal|exited unexpectedly"),  # by whether torch's handler or its queue sees it first
+        (stopped, "s waiting for a batch of training"),
+    ],
+    ids=["killed", "stopped"],
+)
 def test_a_worker_that_is_gone_ends_the_run(
     do: Callable[[], object], said: str, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -98,7 +106,7 @@ def test_a_worker_that_is_gone_ends_the_run(
     (code,) = codes([forked(lambda: with_workers(images, tmp_path, do, 30 if do is killed else LIMIT))], 40)
     assert code == (watchdog.EXIT_CODE if do is stopped else 1)
     assert time.monotonic() - started < (10 if do is killed else 15) + 20  # of which the start takes some on a busy machine
-    assert said in capfd.readouterr().err
+    assert re.search(said, capfd.readouterr().err)
 
 
 @pytest.mark.slow
