@@ -1,6 +1,7 @@
 """A run that stands still says where, and ends."""
 
 import faulthandler
+import multiprocessing
 import os
 import sys
 import threading
@@ -25,8 +26,8 @@ class Watchdog(pl.Callback):
     """Ends a process that has waited too long: for data, or within a step, where it may wait for another process.
 
     torch waits for ever for a loader's worker that is stuck, and half an hour for a process that was stopped. A thread looks at
-    what the run did last. Past the limit it says which process stands at which step, in what, prints where every thread is, and
-    leaves with code 70; so the others of the run, which would wait for it, end too.
+    what the run did last. Past the limit it says which process stands at which step, in what, prints where every thread is,
+    ends the workers of its loaders and leaves with code 70; so the others of the run, which would wait for it, end too.
 
     List it behind monitors: what they do after a batch is not waiting.
 
@@ -119,6 +120,8 @@ class Watchdog(pl.Callback):
         )
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
+        for worker in multiprocessing.active_children():  # one that is stopped would outlive this process, with its memory
+            worker.kill()
         os._exit(EXIT_CODE)
 
     def _stop(self) -> None:

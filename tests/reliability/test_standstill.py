@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from torch import Tensor
@@ -71,6 +72,7 @@ def with_workers(images: Path, home: Path, do: Callable[[], object], limit: floa
 
     def unlucky(source: FolderSource, index: int) -> Tensor:
         if index == 100 and os.getpid() != training:
+            (home / "worker").write_text(str(os.getpid()))
             do()
         return read(source, index)
 
@@ -79,6 +81,16 @@ def with_workers(images: Path, home: Path, do: Callable[[], object], limit: floa
         images, size=(8, 8), workers=2, resident=False, batch_size=32, channels=1, mean=(0.3,), std=(0.3,), val_share=0
     )
     fit(small("rotation"), data, 400, home, data_timeout=limit)
+
+
+def ended(pid: int, within: float) -> bool:
+    """Whether a process of others is no more, or becomes so in so many seconds."""
+    deadline = time.monotonic() + within
+    while (
+        alive := psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    ) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive
 
 
 @pytest.fixture
@@ -107,6 +119,7 @@ def test_a_worker_that_is_gone_ends_the_run(
     assert code == (watchdog.EXIT_CODE if do is stopped else 1)
     assert time.monotonic() - started < (10 if do is killed else 15) + 20  # of which the start takes some on a busy machine
     assert re.search(said, capfd.readouterr().err)
+    assert ended(int((tmp_path / "worker").read_text()), within=5)
 
 
 @pytest.mark.slow
