@@ -155,7 +155,7 @@ def training_step(case: str, precision: str, batch: int | None = None) -> Callab
     make, side, size = CASES[case]
     size = batch or size
     torch.manual_seed(0)
-    task = SimCLR(make()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    task = SimCLR(make()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (missing in torch's types)
     optimizer, _ = optim.adamw().build(task, total_steps=100, global_batch=size, fused=True)
     half = precision == "bf16-mixed"
     images = torch.randn(2 * size, 3, side, side)

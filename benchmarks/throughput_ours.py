@@ -143,7 +143,7 @@ def _built(spec: dict[str, Any]) -> tuple[compose.Settings, DataModule, PretextM
     data = build.data(settings)
     module = pretrain.pretext(settings, data).to(_device())
     if module.channels_last:
-        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (missing in torch's types)
     assert module.views is not None
     data.attach(module.views)
     return settings, data, module

@@ -88,10 +88,10 @@ def plain_encoder(case: Case) -> tuple[nn.Module, int]:
         micro = PlainMicro(case.encoder, case.size)
         return micro, micro.num_features
     model = resnet18()
-    model.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    model.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]  (torchvision types the layer, not its place)
     if not case.files:
         model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        model.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        model.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]  (torchvision types the layer, not its place)
     return model, 512
 
 
@@ -115,7 +115,7 @@ def gate(callback: Any, spec: dict[str, Any], windows: Windows, library: str) ->
         library: for the record.
     """
 
-    class Gate(callback):  # pyright: ignore[reportUntypedBaseClass]
+    class Gate(callback):  # pyright: ignore[reportUntypedBaseClass]  (whichever Lightning the peer has)
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             windows.begin(
                 library=library, precision=trainer.precision, workers=spec["workers"], threads=torch.get_num_threads()

@@ -65,7 +65,7 @@ def _bfloat16_unit() -> str | None:
     """What of this processor multiplies bfloat16, or None."""
     if torch.cpu._is_amx_tile_supported():  # pyright: ignore[reportPrivateUsage]  (torch has no public name for it)
         return "AMX"
-    if torch.cpu._is_avx512_bf16_supported():  # pyright: ignore[reportPrivateUsage]
+    if torch.cpu._is_avx512_bf16_supported():  # pyright: ignore[reportPrivateUsage]  (torch has no public name for it)
         return "AVX512-bf16"
     information = Path("/proc/cpuinfo")
     if platform.machine() == "aarch64" and information.is_file() and " bf16" in information.read_text():
@@ -97,20 +97,20 @@ def guard_convolutions(module: nn.Module) -> None:
     """
     for child in module.modules():
         strided = isinstance(child, nn.Conv1d | nn.Conv2d | nn.Conv3d) and max(child.stride) > 1 < max(child.kernel_size)
-        if strided and _leave_bfloat16 not in child._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
+        if strided and _leave_bfloat16 not in child._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]  (torch has no public name for it)
             child.register_forward_pre_hook(_leave_bfloat16)
             child.register_forward_hook(_return_to_bfloat16, always_call=True)
 
 
 def _leave_bfloat16(convolution: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
     (x,) = inputs
-    kernel: tuple[int, ...] = convolution.kernel_size  # pyright: ignore[reportAssignmentType]
+    kernel: tuple[int, ...] = convolution.kernel_size  # pyright: ignore[reportAssignmentType]  (one number a side once built)
     sides = x.shape[-len(kernel) :]  # also of an input without a batch
     small = any(side < reach for side, reach in zip(sides, kernel, strict=True))
     if not small or x.device.type != "cpu" or not torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"):
         return None
     torch.set_autocast_enabled("cpu", False)
-    convolution.left_bfloat16 = True  # pyright: ignore[reportArgumentType]
+    convolution.left_bfloat16 = True  # pyright: ignore[reportArgumentType]  (a mark, not a parameter)
     return (x.float(),)
 
 

@@ -121,7 +121,7 @@ class SaveRun(Checkpoint):
         """Keep what replays steps that were not finite, beside the checkpoints and not among them."""
         if isinstance(exception, NonFiniteError):
             folder = Path(trainer.default_root_dir) / FAILURE
-            trainer.save_checkpoint(folder / "state.ckpt", weights_only=False)
+            trainer.save_checkpoint(folder / "state.ckpt", weights_only=False)  # the optimiser too
             if trainer.is_global_zero:
                 replace_text(folder / "failure.json", written(exception.facts))
 

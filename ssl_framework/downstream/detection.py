@@ -282,7 +282,7 @@ class DetectionModule(pl.LightningModule):
 
     def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
-        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  (Lightning sets it)
         keyed.reseed(self.device, self.seed, _STEP, data.position, self.global_rank)  # detectors draw which boxes to learn from
         losses: dict[str, Tensor] = self.detector(*batch)
         loss = torch.stack(list(losses.values())).sum()

@@ -27,7 +27,7 @@ class Readouts(Metric):
         self.add_state("outputs", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  (Metric.update takes anything)
         """Rows ``(B, ...)`` as `Task.readout` returns them."""
         self.outputs: Any
         self.targets: Any

@@ -148,7 +148,7 @@ def written(facts: dict[str, Any]) -> str:
 
 def _copy(to: list[Tensor], values: list[Tensor]) -> None:
     """One kernel for all, instead of one for each: a ResNet-18 has 60."""
-    torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  (the optimisers of torch use it)
 
 
 def _ranks(trainer: pl.Trainer, bad: bool) -> list[int]:

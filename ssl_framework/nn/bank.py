@@ -83,11 +83,11 @@ class MemoryBank(Follower):
             self.rows.index_copy_(0, index, F.normalize(moved, dim=1))
         self._staged.clear()
 
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]  (the rest of its arguments is torch's own affair)
         self, state_dict: Mapping[str, Any], prefix: str, *rest: Any
     ) -> None:
         """A bank takes the size of what is loaded."""
         loaded = state_dict.get(f"{prefix}rows")
         if isinstance(loaded, Tensor) and loaded.shape[1:] == self.rows.shape[1:]:
             self.rows = self.rows.new_empty(loaded.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]  (a dict where torch types one)

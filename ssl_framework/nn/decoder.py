@@ -57,7 +57,7 @@ class TokenDecoder(nn.Module):
         x = torch.cat([self.embed(prefix)[:, None], full + self.positions.to(full.dtype)], dim=1)  # (B, 1 + N, dim)
         fused = not plain_attention_is_faster(x)
         for block in self.blocks:
-            block.attn.fused_attn = fused  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            block.attn.fused_attn = fused  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]  (timm's blocks)
         return self.predict(self.norm(self.blocks(x))[:, 1:])
 
 
@@ -107,7 +107,7 @@ class TokenPredictor(nn.Module):
         x = torch.cat([seen + positions[keep], self.mask_token.to(seen.dtype) + positions[places]], dim=1)
         fused = not plain_attention_is_faster(x)
         for block in self.blocks:
-            block.attn.fused_attn = fused  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            block.attn.fused_attn = fused  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]  (timm's blocks)
         return self.predict(self.norm(self.blocks(x))[:, tokens.shape[1] :])
 
 

@@ -18,7 +18,7 @@ def gather(x: Tensor) -> Tensor:
 
 def mean_over_processes(x: Tensor) -> Tensor:
     """The mean of a tensor over processes, with gradients: ``torch.distributed.all_reduce`` in a loss has none."""
-    return _Mean.apply(x) if dist.world_size() > 1 else x  # pyright: ignore[reportReturnType]
+    return _Mean.apply(x) if dist.world_size() > 1 else x  # pyright: ignore[reportReturnType]  (apply() has no type)
 
 
 def over_processes(count: int) -> int:

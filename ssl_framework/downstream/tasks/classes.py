@@ -147,7 +147,7 @@ class OverPresent(Metric):
         self.add_state("positives", torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  (Metric.update takes anything)
         """``(B, C)`` scores; labels ``(B,)``, or ``(B, C)`` of 0 and 1."""
         self.each.update(outputs, targets)
         counts = targets.bincount(minlength=len(self.positives)) if targets.ndim == 1 else targets.sum(0)

@@ -153,7 +153,7 @@ class Ranking(Metric):
         self.x: Any
         self.y: Any
 
-    def update(self, x: Tensor, y: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def update(self, x: Tensor, y: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  (Metric.update takes anything)
         """``(B, D)`` vectors and ``(B,)`` labels."""
         self.x.append(F.normalize(x.detach().float(), dim=1))
         self.y.append(y.detach())

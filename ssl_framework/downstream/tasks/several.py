@@ -157,7 +157,7 @@ class _Part(WrapperMetric):
         super().__init__()
         self.several, self.task_name, self.inner = several, name, inner
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def update(self, outputs: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  (Metric.update takes anything)
         """``(B, K)`` both."""
         self.inner.update(*self.several.of(self.task_name, outputs, targets))
 

@@ -88,7 +88,7 @@ class DenseBranch(nn.Module):
     def __init__(self, encoder: nn.Module, hidden_dim: int, projection_dim: int) -> None:
         super().__init__()
         self.encoder = encoder
-        width = int(encoder.embed_dim)  # pyright: ignore[reportArgumentType]
+        width = int(encoder.embed_dim)  # pyright: ignore[reportArgumentType]  (an int of every encoder)
         self.head = DenseCLProjectionHead(width, hidden_dim, projection_dim)
         self.dense_head = DenseCLProjectionHead(width, hidden_dim, projection_dim)
 
