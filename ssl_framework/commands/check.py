@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 
@@ -16,15 +17,19 @@ from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import FoundError
 from ssl_framework.data.findings import SORTS, Finding, facts, findings
+from ssl_framework.data.folder import FolderSource
+from ssl_framework.data.masks import Masks
+from ssl_framework.data.split import rooted
 from ssl_framework.data.survey import Looked, survey
 from ssl_framework.paths import printable
 from ssl_framework.report import Sheet, Shown
-from ssl_framework.types import BadSampleError
+from ssl_framework.types import BadSampleError, Source
 
 _RANDOM = 0xC4EC  # names this use of the seed
 _EACH = 4  # pictures of a sort of finding
 _EXAMPLES = 5  # names of a sort in check.json
 _SIDE = 192  # pixels of a picture on the sheet
+_LABELS = 8  # of pixels in the table
 _NAME = 60  # letters of a name in the table
 _COLUMNS = ("finding", "mend", "split", "index", "name", "detail")
 
@@ -48,7 +53,7 @@ def run(settings: Settings) -> dict[str, Any]:
     strict = settings["data"]["on_bad_sample"] == "error"
     data = build.data({**settings, "data": {**settings["data"], "cache": False, "cache_size": None}})
     home = folder.begin(settings)
-    looked = survey(data.sources(), settings["threads"])
+    looked = survey(data.sources(), settings["threads"], _masks(settings, data.sources()))
     found, known = findings(looked, data.size, strict=strict, near_ones=settings["near"]), facts(looked)
     must = [one for one in found if one.mend]
     name = printable(data.name)
@@ -70,6 +75,19 @@ def run(settings: Settings) -> dict[str, Any]:
         raise FoundError(f"{sentence} {home / 'check.csv'} names them.")
     say(sentence)
     return {"run": str(home), "findings": counts, "page": str(page)}
+
+
+def _masks(settings: Settings, sources: Mapping[str, Source]) -> Masks | None:
+    """Those of the images, if there are to be some.
+
+    Raises:
+        ValueError: the images are no files.
+    """
+    if settings["labels"]["masks"] is None:
+        return None
+    if not all(isinstance(rooted(source, np.empty(0, np.int64))[0], FolderSource) for source in sources.values()):
+        raise ValueError(f"labels.masks={settings['labels']['masks']}: masks lie beside images of a folder; give data=folder.")
+    return Masks(settings["labels"]["images"], settings["labels"]["masks"])
 
 
 def _sentence(name: str, known: Mapping[str, Mapping[str, Any]], found: Sequence[Finding], must: Sequence[Finding]) -> str:
@@ -120,6 +138,9 @@ def _facts_table(known: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]
         if classes:
             (least, few), (most, many) = next(iter(classes.items())), list(classes.items())[-1]
             labels = f"{len(classes)} classes, {few:,} ({printable(least)}) to {many:,} ({printable(most)})"
+        elif pixels := one.get("pixels"):
+            shares = [f"{label}: {100 * count / sum(pixels.values()):.3g} %" for label, count in pixels.items()]
+            labels = f"of pixels, {', '.join(shares[:_LABELS])}{', ...' if len(shares) > _LABELS else ''}"
         sides = ["-" if one[side] is None else " / ".join(map(str, one[side])) for side in ("height", "width")]
         rows.append([split, f"{one['samples']:,}", str(one["unreadable"]), *sides, shown or "arrays", labels])
     head = ["split", "samples", "unreadable", "height", "width", "kinds", "labels"]

@@ -23,6 +23,7 @@ _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 
 SORTS = {
     "unreadable": "cannot be read",
+    "no mask": "no labels of its pixels that can be used",
     "in two splits": "the same image in two splits: what is tested on was trained on",
     "no samples": "a class without samples",
     "not read": "files that are left out",
@@ -78,6 +79,7 @@ def findings(
     order = list(SORTS)
     found = chain(
         *(_unreadable(split, one, strict) for split, one in looked.items()),
+        *(_unmasked(split, one) for split, one in looked.items()),
         *(_kinds(split, one, size) for split, one in looked.items()),
         _left_out(looked),
         _classes(looked),
@@ -107,6 +109,8 @@ def _facts(looked: Looked) -> dict[str, Any]:
     if source.targets is not None:
         counts = _counts(source)
         known["classes"] = dict(sorted(counts.items(), key=lambda item: item[1]))
+    if looked.labels.any():
+        known["pixels"] = {str(label): int(looked.labels[label]) for label in np.flatnonzero(looked.labels)}
     return known
 
 
@@ -122,6 +126,11 @@ def _unreadable(split: str, looked: Looked, strict: bool) -> Iterator[Finding]:
     too_many = strict or len(looked.errors) > LIMIT * len(looked.source)
     for index, why in looked.errors.items():
         yield Finding("unreadable", too_many, split, index, printable(looked.source.name(index)), why)
+
+
+def _unmasked(split: str, looked: Looked) -> Iterator[Finding]:
+    for index, why in looked.unmasked.items():
+        yield Finding("no mask", True, split, index, printable(looked.source.name(index)), why)
 
 
 def _kinds(split: str, looked: Looked, size: tuple[int, int]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ssl_framework import machine
 from ssl_framework.data.decode import Kind
+from ssl_framework.data.masks import Masks
 from ssl_framework.data.split import in_bulk, rooted, unreadable
 from ssl_framework.data.threads import spread
 from ssl_framework.types import BadSampleError, Source
@@ -48,6 +49,7 @@ class Look(NamedTuple):
         content: a digest of its pixels: equal where they are, whatever file they lie in.
         thumbnail: ``(SIDE, SIDE)`` uint8, grey.
         blank: all its pixels have one colour.
+        mask: ``(256,)`` pixels of each label in its mask; or why there is none; None: none was looked for.
     """
 
     error: str | None = None
@@ -56,6 +58,7 @@ class Look(NamedTuple):
     content: bytes = bytes(16)
     thumbnail: np.ndarray = np.zeros((SIDE, SIDE), np.uint8)
     blank: bool = False
+    mask: np.ndarray | str | None = None
 
 
 @dataclass
@@ -70,11 +73,14 @@ class Looked:
         contents: ``(N, 16)`` uint8, digests.
         thumbnails: ``(N, SIDE, SIDE)`` uint8.
         blank: ``(N,)`` bool.
+        unmasked: why those that have no mask that can be used have none.
+        labels: ``(256,)`` pixels of each label in all masks.
     """
 
     source: Source
     errors: dict[int, str] = field(default_factory=dict[int, str])
     kinds: list[tuple[str, str, bool, bool] | None] = field(default_factory=list[tuple[str, str, bool, bool] | None])
+    unmasked: dict[int, str] = field(default_factory=dict[int, str])
 
     def __post_init__(self) -> None:
         n = len(self.source)
@@ -82,6 +88,7 @@ class Looked:
         self.contents = np.zeros((n, 16), np.uint8)
         self.thumbnails = np.zeros((n, SIDE, SIDE), np.uint8)
         self.blank = np.zeros(n, bool)
+        self.labels = np.zeros(256, np.int64)
 
     def take(self, index: int, look: Look) -> None:
         """Keep what was seen of a sample; they come in their order."""
@@ -90,6 +97,10 @@ class Looked:
             self.errors[index] = look.error
         self.sizes[index], self.thumbnails[index], self.blank[index] = look.size, look.thumbnail, look.blank
         self.contents[index] = np.frombuffer(look.content, np.uint8)
+        if isinstance(look.mask, str):
+            self.unmasked[index] = look.mask
+        elif look.mask is not None:
+            self.labels += look.mask
 
     @property
     def readable(self) -> np.ndarray:
@@ -99,12 +110,13 @@ class Looked:
         return found
 
 
-def survey(sources: Mapping[str, Source], threads: int | None = None) -> dict[str, Looked]:
+def survey(sources: Mapping[str, Source], threads: int | None = None, masks: Masks | None = None) -> dict[str, Looked]:
     """Look at all samples, by all cores, with a bar.
 
     Args:
         sources: by split.
         threads: that decode; None: all cores.
+        masks: of the images of all splits but "pretrain", which is learnt from without labels.
 
     Returns:
         What was seen, by split.
@@ -114,7 +126,7 @@ def survey(sources: Mapping[str, Source], threads: int | None = None) -> dict[st
     with ThreadPoolExecutor(threads or machine.cores()) as pool, tqdm(total=total, unit=" images", disable=None) as bar:
         for name, looked in found.items():
             bar.set_description(f"reading {name}")
-            for index, look in enumerate(_looks(looked.source, pool)):
+            for index, look in enumerate(_looks(looked.source, pool, None if name == "pretrain" else masks)):
                 looked.take(index, look)
                 bar.update()
     return found
@@ -136,7 +148,7 @@ def look(image: Tensor, kind: tuple[str, str, bool, bool] | None = None) -> Look
     return Look(None, kind, (pixels.shape[0], pixels.shape[1]), digest.digest(), small.numpy(), blank)
 
 
-def _looks(source: Source, pool: ThreadPoolExecutor) -> Iterator[Look]:
+def _looks(source: Source, pool: ThreadPoolExecutor, masks: Masks | None) -> Iterator[Look]:
     """Of all samples, in their order; a few hundred are under way at a time."""
     root, rows = rooted(source, np.arange(len(source)))
     known = unreadable(source) or {}
@@ -144,13 +156,13 @@ def _looks(source: Source, pool: ThreadPoolExecutor) -> Iterator[Look]:
         chosen = range(start, min(start + _AT_ONCE, len(source)))
         images = in_bulk(source, np.array(chosen))
         if images is None:
-            yield from spread(pool, lambda index: _one(root, int(rows[index])), chosen)
+            yield from spread(pool, lambda index: _one(root, int(rows[index]), masks), chosen)
             continue
         for index, image in zip(chosen, images.cpu(), strict=True):
             yield Look(known[index]) if index in known else look(image)
 
 
-def _one(root: Source, row: int) -> Look:
+def _one(root: Source, row: int, masks: Masks | None) -> Look:
     """Of a sample that is decoded here.
 
     Whatever its reader raises is a finding of the check, said with its name, and not the end of it: one file of a million must
@@ -159,11 +171,20 @@ def _one(root: Source, row: int) -> Look:
     try:
         kind = root.kind_of(row) if isinstance(root, FileSource) else None
         said = None if kind is None else _kind(kind.format, kind.mode, kind.turned, kind.frames > 1)
-        return look(root.read(row), said)
+        seen = look(root.read(row), said)
+        return seen if masks is None else seen._replace(mask=_pixels(masks, root.name(row)))
     except BadSampleError as error:
         return Look(str(error))
     except Exception as error:
         return Look(f"its reader failed: {type(error).__name__}: {error}")
+
+
+def _pixels(masks: Masks, name: str) -> np.ndarray | str:
+    """How many pixels of a mask have each label, or why it cannot be used."""
+    try:
+        return np.bincount(masks.read(name).flatten().numpy(), minlength=256)
+    except ValueError as error:
+        return str(error)
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bad_inputs as bad
@@ -130,3 +131,48 @@ def test_numbers_out_of_range(word: str, named: str, tmp_path: Path, capsys: pyt
     assert cli.run(["check", word, f"run.dir={tmp_path / 'run'}"]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    """Images and masks of three splits: half of every mask has the label 0, a third 2, and a sixth 255."""
+    labels = np.repeat(np.array([0, 0, 0, 2, 2, 255], np.uint8), 2)[:, None].repeat(14, 1)
+    for split, start in (("train", 0), ("val", 12), ("test", 15)):
+        for kind in ("images", "masks"):
+            (tmp_path / "streets" / split / kind).mkdir(parents=True)
+        for number in range(start, start + 3):
+            (tmp_path / "streets" / split / "images" / f"{number}.png").write_bytes(bad.encoded(bad.PIXELS[number]))
+            (tmp_path / "streets" / split / "masks" / f"{number}.png").write_bytes(bad.encoded(labels))
+    return tmp_path / "streets"
+
+
+def masked(streets: Path) -> list[str]:
+    return [*words(streets, streets.parent / "run"), "data.labels=false", "data.within=images", "labels.masks=masks"]
+
+
+def test_masks_are_looked_at_and_their_pixels_counted(streets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = check.run(compose.compose("check", masked(streets)))
+    assert found["findings"] == {}
+    pixels = 3 * 14 * 2
+    known = json.loads((streets.parent / "run" / "check.json").read_text())["splits"]
+    assert all(
+        known[split]["pixels"] == {"0": 3 * pixels, "2": 2 * pixels, "255": pixels} for split in ("train", "val", "test")
+    )
+    assert "of pixels, 0: 50 %, 2: 33.3 %, 255: 16.7 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fault", sorted(bad.MASKS))
+def test_a_mask_that_cannot_be_used_must_be_mended(fault: str, streets: Path) -> None:
+    spoil, said = bad.MASKS[fault]
+    spoil(streets / "train" / "masks" / "0.png")
+    with pytest.raises(FoundError, match=r"before training must be mended: .*1 (no mask|unreadable)"):
+        check.run(compose.compose("check", masked(streets)))
+    with (streets.parent / "run" / "check.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["mend"] == "True"]
+    assert row["name"].endswith("train/images/0.png")
+    assert said in row["detail"] or row["finding"] == "unreadable"
+
+
+def test_masks_without_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"labels\.masks=masks: masks lie beside images of a folder"):
+        check.run(compose.compose("check", ["labels.masks=masks"], folder=str(tmp_path / "run")))
