@@ -45,8 +45,9 @@ def run(settings: Settings) -> dict[str, Any]:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build.data(settings)
     labelled = build.labelled(settings, data)
-    if labelled is not data:  # those of the data itself the task looks at
-        data.require_apart(labelled)
+    data.require_apart()  # before monitors take its splits
+    if labelled is not data:
+        data.require_unseen(labelled)
     module = pretext(settings, data)
     home = Path(settings["run"]["dir"])
     trainer = _trainer(settings, data, labelled, home)

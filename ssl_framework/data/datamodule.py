@@ -16,8 +16,8 @@ from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
 from ssl_framework.data.measure import measured
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
-from ssl_framework.data.overlap import require_apart
-from ssl_framework.data.split import carve, unreadable
+from ssl_framework.data.overlap import apart, require_unseen
+from ssl_framework.data.split import carve, same_root, unreadable
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
 from ssl_framework.data.table import Table
@@ -107,13 +107,18 @@ class DataModule(pl.LightningDataModule):
         self._storage = Storage(
             name, cache=cache, cache_size=cache_size, cache_dir=cache_dir, resident=resident, workers=workers
         )
+        of_us = {
+            "val": val is None,
+            "test": test is not None and any(same_root(test, one) for one in (train, labelled) if one is not None),
+        }
+        self._carved = {name for name, carved in of_us.items() if carved}
+        self._copies: dict[str, int] | None = None
         whole = self._storage.cached(train)
         val, test, labelled = (self._storage.cached(source) for source in (val, test, labelled))
         assert whole is not None
         self._cached = whole.size if whole.size != train.size else None
         train = whole
         learn = labelled if labelled is not None else train
-        self._val_carved = val is None
         if val is None:
             learn, val = carve(learn, val_share, split_seed)
         self.train = learn if labelled is None else train
@@ -240,7 +245,7 @@ class DataModule(pl.LightningDataModule):
         source = self._splits.get(name)
         if source is None or len(source) == 0:
             remedy = {"val": "give data.val_share above 0", "test": _TEST_REMEDY}.get(name)
-            if name == "val" and self._val_carved and self.val_share > 0:
+            if name == "val" and "val" in self._carved and self.val_share > 0:
                 learn = self._splits["train"]
                 few = "images" if learn is None or learn.targets is None else "images per class"
                 remedy = f"too few {few} for data.val_share={self.val_share}: give a larger share"
@@ -251,18 +256,32 @@ class DataModule(pl.LightningDataModule):
         """The split of the final measurement."""
         return self.split("test")
 
-    def require_apart(self, labelled: "DataModule | None" = None) -> dict[str, int]:
-        """Refuse validation and test images, of these data or of other labelled ones, that are among those to train on.
+    def require_apart(self) -> dict[str, int]:
+        """Keep images to learn from out of validation and test: `ssl_framework.data.overlap.apart` says how.
 
         Returns:
-            How many of each split are: few, or it would be an error.
+            How many of each split were among those to learn from.
 
         Raises:
-            ValueError: more than 1 % of a split; see `ssl_framework.data.overlap`.
+            ValueError: more than 1 % of a split that was given, or most of one that was carved.
         """
-        data = self if labelled is None else labelled
-        held_out = {name: source for name in ("val", "test") if (source := data._splits[name]) is not None}
-        return require_apart(self.train, held_out, str(data.name))
+        if self._copies is None:
+            learn = {id(source): source for source in (self.train, self._splits["train"]) if source is not None}
+            kept, self._copies = apart(list(learn.values()), self._held_out, self._carved, str(self.name))
+            self._splits.update(kept)
+        return self._copies
+
+    def require_unseen(self, labelled: "DataModule") -> None:
+        """Tell of images that other data hold out and that are among those to train on, and refuse their test images.
+
+        Raises:
+            ValueError: more than 1 % of a test split that was given; see `ssl_framework.data.overlap.require_unseen`.
+        """
+        require_unseen(self.train, labelled._held_out, labelled._carved, str(labelled.name))
+
+    @property
+    def _held_out(self) -> dict[str, Source]:
+        return {name: source for name in ("val", "test") if (source := self._splits[name]) is not None and len(source)}
 
     def record(self) -> dict[str, Any]:
         """What the run folder keeps of the data, as plain containers: facts, sizes of the splits and how they were carved."""

@@ -11,7 +11,7 @@ import numpy as np
 from ssl_framework.data.alike import near, same
 from ssl_framework.data.bad import LIMIT
 from ssl_framework.data.folder import FolderSource
-from ssl_framework.data.split import rooted
+from ssl_framework.data.split import rooted, same_root
 from ssl_framework.data.survey import Looked
 from ssl_framework.paths import printable
 from ssl_framework.types import Source
@@ -25,6 +25,7 @@ SORTS = {
     "unreadable": "cannot be read",
     "no mask": "no labels of its pixels that can be used",
     "in two splits": "the same image in two splits: what is tested on was trained on",
+    "left out": "the same image in two splits that are carved from one pool: it stays in one of them",
     "no samples": "a class without samples",
     "not read": "files that are left out",
     "two labels": "the same image with two labels",
@@ -219,7 +220,8 @@ def _twice(looked: Mapping[str, Looked], first: tuple[str, int], second: tuple[s
     detail = f"as {_name(looked, *first)} of {first[0]}"
     apart = {first[0], split} != {"pretrain", "train"}  # both are learnt from
     if first[0] != split and apart:
-        return Finding("in two splits", True, split, index, name, detail, first)
+        carved = same_root(looked[first[0]].source, looked[split].source)
+        return Finding("left out" if carved else "in two splits", not carved, split, index, name, detail, first)
     if None not in labels and labels[0] != labels[1]:
         return Finding("two labels", False, split, index, name, f"{detail}: {labels[0]} and {labels[1]}", first)
     return Finding("duplicate", False, split, index, name, detail, first)

@@ -142,9 +142,9 @@ class FolderSource:
 
     def name(self, index: int) -> str:
         """The path."""
-        return str(self.path(index))
+        return str(self.path_of(index))
 
-    def path(self, index: int) -> Path:
+    def path_of(self, index: int) -> Path:
         """Where the file lies."""
         return self.root / self._files[index]
 

@@ -92,6 +92,12 @@ def rooted(source: Source, index: np.ndarray) -> tuple[Source, np.ndarray]:
     return rooted(source.source, source.rows[index]) if isinstance(source, Part) else (source, index)
 
 
+def same_root(one: Source, other: Source) -> bool:
+    """Whether two sources are parts of one."""
+    nothing = np.empty(0, np.int64)
+    return rooted(one, nothing)[0] is rooted(other, nothing)[0]
+
+
 def unreadable(source: Source) -> dict[int, str] | None:
     """Samples that `in_bulk` cannot give, and why; None where samples are read one by one."""
     root, rows = rooted(source, np.arange(len(source)))

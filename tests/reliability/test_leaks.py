@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ssl_framework.commands import compose, pretrain
-from ssl_framework.data import ArraySource, DataModule, Labelled, digits, fingerprints, folder
+from ssl_framework.data import ArraySource, DataModule, FolderSource, Labelled, copies, digits, folder
 from ssl_framework.downstream import AuditError, Classification, DownstreamModule, Frozen, Full, KeepBest, LabelledData
 from ssl_framework.encoders import resnet_micro
 from ssl_framework.evaluation import Splits, study
@@ -73,6 +73,7 @@ def test_a_folder_whose_splits_stand_at_its_top_trains_on_train(tmp_path: Path) 
     assert len(folder(photographs(tmp_path / "own", ["a/tests", "a/train"]), size=8, labels=False, val_share=0).train) == 8
 
 
+@pytest.mark.filterwarnings("ignore:.*on images that were seen")
 @pytest.mark.usefixtures("leak")
 def test_labelled_test_images_inside_the_folder_of_photographs_are_refused(tmp_path: Path) -> None:
     root = photographs(tmp_path / "all", ["2020", "2021"], 10)
@@ -91,7 +92,7 @@ def test_labelled_test_images_inside_the_folder_of_photographs_are_refused(tmp_p
         "labelled_data.size=[8,8]",
         "labelled_data.channels=1",
     ]
-    with pytest.raises(ValueError, match=r"10 of 10 (val|test) images of .* are among the"):
+    with pytest.raises(ValueError, match=r"10 of 10 test images of .* are among the"):
         pretrain.run(compose.compose("pretrain", words, folder=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 
@@ -128,13 +129,93 @@ def test_the_built_in_digits_are_apart() -> None:
     assert sum(digits().require_apart().values()) == 0
 
 
-def test_fingerprints_tell_pixels_and_shapes_apart() -> None:
+def test_copies_are_told_by_pixels_and_shapes() -> None:
     pixels = images(4, 0)
-    found = fingerprints(ArraySource(pixels))
-    assert found is not None
-    assert len(set(found.tolist())) == 4
-    other = fingerprints(ArraySource(pixels.reshape(4, 4, 16)))
-    assert not set(found.tolist()) & set(other.tolist())
+    known = [ArraySource(pixels[:2]), ArraySource(pixels[2:3])]
+    assert copies(known, ArraySource(pixels[::-1])).tolist() == [1, 2, 3]
+    assert copies(known, ArraySource(pixels.reshape(4, 4, 16))).tolist() == []
+
+
+def scans(root: Path, numbers: range, names: str = "{}") -> FolderSource:
+    """Uncompressed images of one size, whose first half is black, as scans have it."""
+    root.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        pixels = np.zeros((256, 256), np.uint8)
+        pixels[200, number] = 1  # in no piece that is looked at first
+        Image.fromarray(pixels).save(root / f"{names.format(number)}.bmp")
+    return FolderSource(root)
+
+
+@pytest.mark.usefixtures("control")
+def test_files_that_begin_alike_are_no_copies(tmp_path: Path) -> None:
+    train, test = scans(tmp_path / "train", range(20)), scans(tmp_path / "test", range(20, 40))
+    assert copies([train], test).tolist() == []
+    assert DataModule(train, None, test, name="scans", batch_size=4, size=8).require_apart() == {"val": 0, "test": 0}
+
+
+@pytest.mark.usefixtures("leak")
+def test_copies_are_told_by_all_bytes_of_a_file(tmp_path: Path) -> None:
+    train, test = scans(tmp_path / "train", range(20)), scans(tmp_path / "test", range(15, 35), "again{}")
+    assert copies([train], test).tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="5 of 20 test images of scans are among the 20 to train on"):
+        DataModule(train, None, test, name="scans", batch_size=4, size=8, val_share=0).require_apart()
+
+
+@pytest.mark.filterwarnings("ignore:.*left out of")
+@pytest.mark.parametrize("cache", [False, True])
+def test_copies_leave_a_split_that_was_carved(cache: bool, tmp_path: Path) -> None:
+    """Nobody chose them: a tenth of the photographs lies there twice."""
+    scans(tmp_path / "all", range(100))
+    scans(tmp_path / "all", range(10), "{} (1)")
+    kept = {"cache": cache, "cache_dir": str(tmp_path / "c")}
+    data = folder(tmp_path / "all", labels=False, size=256, channels=1, val_share=0.3, batch_size=16, **kept)
+    before = len(data.sources()["val"])
+    found = data.require_apart()["val"]
+    after = data.sources()["val"]
+    assert 0 < found < 10
+    assert len(after) == before - found
+    assert data.require_apart() == {"val": found}, "once"
+    pixels = {split: {source.read(i).numpy().tobytes() for i in range(len(source))} for split, source in data.sources().items()}
+    assert not pixels["train"] & pixels["val"]
+    assert fit(small("simclr"), data, 1, tmp_path / "run").global_step == 1
+
+
+def test_what_chooses_is_not_what_judges() -> None:
+    train, val, test = images(200, 1), images(40, 2), images(40, 3)
+    val[:3] = test[:3]
+    with pytest.raises(ValueError, match="3 of 40 val images of planted are among the 40 to test on"):
+        module_of(train, test, val).require_apart()
+    pool = np.concatenate([train, test[:20]])
+    data = DataModule(ArraySource(pool), None, ArraySource(test), name="pool", val_share=0.5)
+    with pytest.raises(ValueError, match="test images of pool are among"):
+        data.require_apart()
+
+
+def test_data_of_copies_alone_are_refused() -> None:
+    data = DataModule(ArraySource(np.repeat(images(50, 1), 4, axis=0)), name="twice", val_share=0.2)
+    with pytest.raises(ValueError, match="these data have most images several times"):
+        data.require_apart()
+
+
+@pytest.mark.usefixtures("control")
+def test_some_labels_of_the_images_to_pretrain_on_are_told_of(tmp_path: Path) -> None:
+    """All images unlabelled, and some of them labelled for the monitors, is no leak of labels."""
+    pool = images(260, 1)
+    data = DataModule(ArraySource(pool), name="pool")
+    labelled = DataModule(ArraySource(pool[:60], np.arange(60) % 3), name="lab", val_share=0.2)
+    with pytest.warns(UserWarning, match=r"\d+ of 12 val images of lab are among the 234 to pretrain on, without their labels"):
+        data.require_unseen(labelled)
+
+
+class Own(ArraySource):
+    """A source of a user's, which has a path of its own meaning."""
+
+    path = Path("somewhere")
+
+
+def test_a_source_may_have_a_path() -> None:
+    train, test = Own(images(20, 1)), Own(images(20, 2))
+    assert DataModule(train, None, test, name="own", batch_size=4).require_apart() == {"val": 0, "test": 0}
 
 
 # Labels in pretraining

@@ -80,13 +80,21 @@ def test_flat_images_are_not_compared() -> None:
 
 
 def splits(targets: np.ndarray | None = None, copies: dict[int, int] | None = None) -> dict[str, Source]:
-    """40 training, 10 validation and 10 test samples of an array; `copies`: which sample has the pixels of which."""
+    """40 training, 10 validation and 10 test samples; `copies`: which sample of the 60 has the pixels of which."""
+    whole, rows = pool(targets, copies), np.arange(60)
+    parts = {"train": rows[:40], "val": rows[40:50], "test": rows[50:]}
+    labels, classes = whole.targets, None if targets is None else [*"01234"]
+    return {
+        name: ArraySource(whole.read_many(part).numpy(), None if labels is None else labels[part], classes)
+        for name, part in parts.items()
+    }
+
+
+def pool(targets: np.ndarray | None = None, copies: dict[int, int] | None = None) -> ArraySource:
     pixels = scenes(60, 8)
     for place, of in (copies or {}).items():
         pixels[place] = pixels[of]
-    whole = ArraySource(pixels, targets)
-    rows = np.arange(60)
-    return {"train": Part(whole, rows[:40]), "val": Part(whole, rows[40:50]), "test": Part(whole, rows[50:])}
+    return ArraySource(pixels, targets)
 
 
 def told(sources: dict[str, Source], **options: Any) -> list[tuple[str, bool, str, int]]:
@@ -109,6 +117,12 @@ def test_nothing_is_said_of_data_without_fault() -> None:
 )
 def test_copies_by_where_they_are(copies: dict[int, int], found: tuple[str, bool, str, int]) -> None:
     assert told(splits(np.arange(60) % 5, copies)) == [found]
+
+
+def test_a_copy_in_a_split_that_is_carved_is_left_out_of_it() -> None:
+    whole, rows = pool(copies={45: 3}), np.arange(60)
+    found = told({"train": Part(whole, rows[:40]), "val": Part(whole, rows[40:])})
+    assert found == [("left out", False, "val", 5)]
 
 
 def test_a_copy_among_unlabelled_samples_that_are_pretrained_on_is_a_leak_and_one_of_the_labelled_ones_is_none() -> None:
