@@ -1,8 +1,9 @@
 """Plain values, and whether they are what an annotation says."""
 
+import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,36 @@ _PLAIN: dict[Any, tuple[type, ...]] = {
     type(None): (type(None),),
 }
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path", type(None): "null"}
+
+
+def of(called: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of the parameters of a function or a class, those of ``**options: Unpack[Options]`` among them.
+
+    What cannot be resolved is left out, as names that are imported for type checkers alone.
+    """
+    called = getattr(called, "func", called)  # functools.partial
+    function = called.__init__ if isinstance(called, type) else called
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # written in C
+        return {}
+    hints = {name: hint for name in parameters if (hint := _resolved(function, name)) is not None}
+    for name, parameter in parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_args(hints.get(name)):
+            hints |= typing.get_type_hints(typing.get_args(hints.pop(name))[0])
+    return hints
+
+
+def _resolved(function: Any, name: str) -> Any:
+    function = inspect.unwrap(function)
+    annotations = getattr(function, "__annotations__", {})
+    if name not in annotations:
+        return None
+    alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
+    try:
+        return typing.get_type_hints(alone, globalns=getattr(function, "__globals__", {}))[name]
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return None
 
 
 def fits(value: Any, hint: Any, *, strict: bool = False) -> bool:

@@ -170,15 +170,14 @@ def inherited(verb: str, words: Sequence[str]) -> list[str]:
         raise ValueError("resume= continues a run and from_run= begins another one: give one of them.")
     ((key, folder),) = given.items()
     saved = saved_settings(folder, key, _allowed(words))
-    lent = strangers.lent(words_of(saved), key, folder, words)
     if key == "resume" and saved["run"]["verb"] != verb:
         raise ValueError(f"resume={folder}: that is a run of `{saved['run']['verb']}`, not of `{verb}`.")
-    if key == "from_run" and verb != "pretrain":
-        lent = _data_of(saved, lent)
-        if any(w.startswith("data=") for w in words):
-            lent = []
-        if not any(w.startswith("encoder_file=") for w in words):
-            lent.append(f"encoder_file={quoted(folder)}")
+    data_only = key == "from_run" and verb != "pretrain"
+    others = data_only and any(w.startswith("data=") for w in words)
+    taken = [] if others else _data_of(saved, words_of(saved)) if data_only else words_of(saved)
+    lent = strangers.lent(taken, key, folder, words)
+    if data_only and not any(w.startswith("encoder_file=") for w in words):
+        lent.append(f"encoder_file={quoted(folder)}")
     return latest([w for w in lent if not _overruled(w, words, saved["run"]["choices"])] + list(words))
 
 

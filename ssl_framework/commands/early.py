@@ -3,9 +3,8 @@
 What needs the size of the data is said when they are known, and before anything is trained.
 """
 
-import inspect
 import math
-import typing
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import hydra.utils
 import torch
 from torch import nn
 
+from ssl_framework import hints
 from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
-from ssl_framework.hints import fits, said
 from ssl_framework.run import COMPILE_PRESETS
 from ssl_framework.types import Facts
 from ssl_framework.views import ImageViews
@@ -67,7 +66,7 @@ _RULES: dict[str, dict[str, Rule]] = {
         "val_share": _number(0, 1, below=True),
         "test_share": _number(0, 1, below=True, null=True),
         "split_seed": _number(0, whole=True),
-        "channels": _number(1, 3, whole=True, null=True),
+        "channels": (lambda value: value is None or (type(value) is int and value in (1, 3)), "1, 3 or null"),
     },
     "pretext": {"mask_ratio": _number(0, 1, below=True)},
     "": {"seed": _number(0, 2**32 - 1, whole=True), "batch_size": _number(1, whole=True)},
@@ -96,7 +95,7 @@ def check(settings: Settings) -> None:
     for name in ("optimizer", "freezing", "pooling", "augmentation"):
         if isinstance(settings.get(name), dict):
             build.make(settings[name])
-    if settings.get("pretext") is not None:
+    if settings.get("pretext") is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # once a host: it builds the encoder
         _check_pretext(settings)
 
 
@@ -112,22 +111,14 @@ def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, Settings]]:
 def _check_kinds(path: str, node: Settings) -> None:
     """Every value is of the kind that the signature says."""
     called = hydra.utils.get_object(node["_target_"])
-    hints = _hints(called)
+    kinds = hints.of(called)
     for key, value in node.items():
-        if value in (None, "auto") or key not in hints:  # what the data, the encoder or the task say
+        if value in (None, "auto") or key not in kinds:  # what the data, the encoder or the task say
             continue
-        if not fits(value, hints[key]):
-            raise ValueError(f"{path}.{key}={_shown(value)}: must be {said(hints[key])}.")
-
-
-def _hints(called: Any) -> dict[str, Any]:
-    function = called.__init__ if isinstance(called, type) else called
-    hints = typing.get_type_hints(function)
-    kinds = {name: hints[name] for name in inspect.signature(function).parameters if name in hints}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD and typing.get_args(kinds.get(name)):  # **options: Unpack[Options]
-            kinds |= typing.get_type_hints(typing.get_args(kinds.pop(name))[0])
-    return kinds
+        if not hints.fits(value, kinds[key]):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and hints.fits(str(value), kinds[key])
+            quoted = f"; in quotes it is one: \"{path}.{key}='{value}'\"" if number else ""
+            raise ValueError(f"{path}.{key}={_shown(value)}: must be {hints.said(kinds[key])}{quoted}.")
 
 
 def _shown(value: Any) -> str:

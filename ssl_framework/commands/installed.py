@@ -3,6 +3,7 @@
 from importlib import metadata
 
 from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
 _NAME = "ssl-framework"
 
@@ -24,9 +25,18 @@ def require() -> None:
             found = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             found = None
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
+        if found is None or not _will_do(found, requirement):
             state = "is not installed" if found is None else f"{found} is installed"
             raise ValueError(
                 f"{requirement.name} {state}, and {_NAME} needs {requirement.name}{requirement.specifier}: "
                 f"pip install '{requirement.name}{requirement.specifier}'."
             )
+
+
+def _will_do(found: str, requirement: Requirement) -> bool:
+    """Builds before a release count as it: vendors ship ``2.11.0a0+nv26.2`` for good."""
+    try:
+        release = Version(found).base_version
+    except InvalidVersion:  # a build that says nothing of itself
+        return True
+    return any(requirement.specifier.contains(version, prereleases=True) for version in (found, release))

@@ -112,7 +112,7 @@ def lent(words: Sequence[str], key: str, folder: str, own: Sequence[str]) -> lis
         if name in said or (node in chosen and "." in name):
             kept.append(word)
             continue
-        if name in (*_WRITTEN, *_FETCHED) or (node in _ELSEWHERE and not _stays(word)):
+        if (name in (*_WRITTEN, *_FETCHED) or node in _ELSEWHERE) and not _stays(word):
             raise ValueError(
                 f"{key}={folder} has {word}, which reaches beyond the run folder: say it again beside {key}= if you want it, "
                 f"or {_instead(name)}."
@@ -126,8 +126,9 @@ def _key(word: str) -> str:
 
 
 def _stays(word: str) -> bool:
-    """Whether a choice of logger writes into the run folder alone."""
-    return word in ("logger=default", "logger=csv", "logger=none", "logger=null")
+    """Whether a word asks for nothing beyond the run folder: it takes something away, or chooses what writes there alone."""
+    name, _, value = word.partition("=")
+    return name.startswith("~") or value in ("false", "null") or (name == "logger" and value in ("default", "csv", "none"))
 
 
 def _instead(name: str) -> str:

@@ -3,20 +3,19 @@
 import difflib
 import importlib
 import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ssl_framework import hints
 from ssl_framework.encoders import presets
 from ssl_framework.encoders.adapter import torchvision_encoder
 from ssl_framework.encoders.base import EncoderModule, Spec
 from ssl_framework.encoders.depth import depths
 from ssl_framework.encoders.floors import PCA, RawPixels
 from ssl_framework.encoders.timm import timm_encoder
-from ssl_framework.hints import fits, said
 
 E = TypeVar("E", bound=EncoderModule)
 
@@ -142,11 +141,11 @@ def _factory(name: str, allow_target: Sequence[str]) -> Callable[..., object]:
 def _check_args(name: str, factory: Callable[..., object], args: Mapping[str, Any], *, types_too: bool) -> None:
     """Every argument exists, and, of our own factories, has the type that the signature says."""
     parameters = inspect.signature(factory).parameters
-    hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+    kinds = hints.of(factory)
     for key, value in args.items():
         if key not in parameters:
             near = difflib.get_close_matches(str(key), parameters, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(parameters)}."
             raise ValueError(f"{name} takes no argument {key!r}: {hint}")
-        if types_too and not fits(value, hints[key], strict=True):
-            raise ValueError(f"{name}({key}={value!r}): that is not {said(hints[key])}.")
+        if types_too and not hints.fits(value, kinds[key], strict=True):
+            raise ValueError(f"{name}({key}={value!r}): that is not {hints.said(kinds[key])}.")

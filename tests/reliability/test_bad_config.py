@@ -96,6 +96,8 @@ CASES: dict[str, Bad] = {
     "I-JEPA with a ResNet": Bad("pretrain pretext=ijepa encoder=resnet18", ("IJEPA", "TimmEncoder", "vit_micro")),
     "a patch that does not divide the image": Bad("pretrain encoder=vit_micro encoder.patch_size=3", ("patch_size", "3", "8")),
     "one view for a task of two": Bad("pretrain views=affine_one", ("views=affine_one", "SimCLR", "2", "views=affine")),
+    "two channels": Bad("pretrain data.channels=2", ("data.channels=2", "1, 3 or null")),
+    "a folder that is a number": Bad("pretrain data=folder data.path=2024", ("data.path=2024", "data.path='2024'")),
     "a task of colour with grey images": Bad("pretrain pretext=colorization", ("Colorization", "1 channel", "data.channels=3")),
     "BatchNorm of one": Bad("pretrain data.batch_size=1", ("data.batch_size=1", "BatchNorm", "at least 2")),
     "a batch that processes cannot share": Bad(

@@ -38,6 +38,21 @@ def test_another_version_is_named(
     assert capsys.readouterr().err.startswith(said)
 
 
+@pytest.mark.parametrize("version", ["2.11.0a0+nv26.2", "2.11.0rc1", "2.12.0.dev20260401+cu130", "2.11.0+cu130", "git-f3a9"])
+def test_builds_of_vendors_and_of_the_night_will_do(version: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch>=2.11"])
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    installed.require()
+
+
+@pytest.mark.parametrize("version", ["2.10.0a0+nv25.12", "2.10.1.dev20260101"])
+def test_builds_below_the_floor_will_not(version: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch>=2.11"])
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    with pytest.raises(ValueError, match=r"torch>=2\.11"):
+        installed.require()
+
+
 def test_optional_libraries_are_not_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(metadata, "requires", lambda _: ["nothing-that-exists>=1; extra == 'wandb'", "torch>=2"])
     installed.require()

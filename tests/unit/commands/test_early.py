@@ -1,0 +1,53 @@
+"""What the early look lets pass: all that our own configuration chooses, and classes of users."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ssl_framework.commands import compose, early
+from ssl_framework.paths import conf_dir
+
+if TYPE_CHECKING:
+    from somewhere import Elsewhere  # pyright: ignore[reportMissingImports]  (for type checkers alone)
+
+
+class Own:
+    """A class of a user's, one of whose annotations nobody can resolve when it runs."""
+
+    def __init__(self, other: "Elsewhere | None" = None, count: int = 1) -> None:
+        self.other, self.count = other, count
+
+
+partly: Any = functools.partial(Own, None)
+
+
+def node(target: str, **more: Any) -> dict[str, Any]:
+    return compose.compose("pretrain", []) | {"own": {"_target_": f"{__name__}.{target}", **more}}
+
+
+@pytest.mark.parametrize("group", ["logger", "monitors", "trainer", "optimizer", "debug"])
+def test_every_choice_of_ours_passes(group: str) -> None:
+    for file in sorted((conf_dir() / group).glob("*.yaml")):
+        here = ["trainer.accelerator=cpu", "trainer.devices=1"]  # whatever the machine has
+        early.check(compose.compose("pretrain", [f"{group}={file.stem}", *here]))
+
+
+@pytest.mark.parametrize("target", ["Own", "partly"])
+def test_annotations_that_cannot_be_resolved_are_not_judged(target: str) -> None:
+    early.check(node(target, other="anything", count=2))
+    with pytest.raises(ValueError, match=r"own\.count=many: must be a whole number"):
+        early.check(node(target, count="many"))
+
+
+def test_a_callable_without_a_signature_is_not_judged() -> None:
+    early.check(compose.compose("pretrain", []) | {"own": {"_target_": "builtins.dict", "count": 2}})
+
+
+def test_only_the_first_process_of_a_host_builds_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(early, "_check_pretext", lambda _: built.append("task"))
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        early.check(compose.compose("pretrain", ["data=cifar10"]))
+    assert built == ["task"]
