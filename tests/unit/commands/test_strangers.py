@@ -167,6 +167,22 @@ def test_what_reaches_beyond_the_folder_is_asked_of_the_user(word: str, saved: P
         compose.compose("pretrain", [f"{key}={saved}", word.lstrip("+")] if "more" not in word else [f"{key}={saved}", word])
 
 
+WITHIN = ["~logger.tensorboard", "logger=csv", "logger.csv=null", "data.cache_dir=null", "data.download=false"]
+
+
+@pytest.mark.parametrize("word", WITHIN)
+def test_what_stays_in_the_folder_is_taken_over(word: str, saved: Path):
+    assert strangers.lent(["seed=1", word], "resume", str(saved), []) in (["seed=1", word], ["seed=1"])
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "downstream", "embed", "transfer"])
+@pytest.mark.parametrize("words", [["logger=wandb"], ["encoder=timm", "encoder.name=resnet18", "encoder.pretrained=true"]])
+def test_other_verbs_are_lent_the_data_alone(verb: str, words: list[str], saved: Path):
+    """What else a run of the user's had said is none of their business, and cannot be said again to them."""
+    folder.write_yaml(saved / "config.yaml", compose.compose("pretrain", [*words, "data.batch_size=64"], folder=str(saved)))
+    assert compose.compose(verb, [f"from_run={saved}"])["data"]["batch_size"] == 64
+
+
 def test_nothing_is_fetched_because_a_run_folder_says_so(saved: Path):
     changed(saved, lambda c: c["data"].update(download=True, cache_dir="/else"))
     changed(saved, lambda c: c["encoder"].update(pretrained=True))
