@@ -1,19 +1,21 @@
 """The curves of a run in one table, which a resumed run goes on with."""
 
 import csv
+import os
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 
 class MetricsFile(Logger):
     """``RUN/metrics.csv``: one row a logged step, one column a quantity, `step` first.
 
     Lightning's own CSV logger deletes the file when a run is resumed; this one removes the rows that the resumed run will
-    write again, and keeps the others.
+    write again, and keeps the others. A disk that takes nothing does not end the run: rows are kept until it does.
 
     Args:
         folder: of the run.
@@ -24,6 +26,7 @@ class MetricsFile(Logger):
         self.path = Path(folder) / "metrics.csv"
         self._columns = ["step"]
         self._row: dict[str, Any] = {}  # of the current step, which may still grow
+        self._waiting: list[dict[str, Any]] = []  # rows that the disk did not take yet
 
     @property
     def name(self) -> str:
@@ -63,18 +66,42 @@ class MetricsFile(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the last row."""
-        if self._row:
+        if self._row or self._waiting:
             self._put()
 
     def _put(self) -> None:
-        new = [name for name in self._row if name not in self._columns]
+        told = bool(self._waiting)
+        self._waiting += [self._row] if self._row else []
+        self._row = {}
+        try:
+            self._write()
+        except OSError as error:
+            if not told:
+                rank_zero_warn(
+                    f"{self.path} was not written ({error.strerror}). The run goes on and keeps the rows; free some space "
+                    "before it ends, or they are lost."
+                )
+
+    def _write(self) -> None:
+        """All rows that wait, or none."""
+        new = [name for name in dict.fromkeys(name for row in self._waiting for name in row) if name not in self._columns]
         if new or not self.path.is_file():
             rows = self._read()
-            self._columns += new
-            self._rewrite(rows)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(self._row)
-        self._row = {}
+            columns, self._columns = self._columns, self._columns + new
+            try:
+                self._rewrite(rows)
+            except OSError:
+                self._columns = columns
+                raise
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._waiting)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, size)  # of a part of a row
+            raise
+        self._waiting = []
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():

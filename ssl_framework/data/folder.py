@@ -244,7 +244,7 @@ def _parts(root: Path) -> dict[str, Path]:
 
 
 def _seen(folder_name: str) -> bool:
-    return not folder_name.startswith(".") and folder_name != "__MACOSX"
+    return not folder_name.startswith(".") and folder_name not in ("__MACOSX", "lost+found")
 
 
 class _Found(NamedTuple):
@@ -288,7 +288,8 @@ def _images(root: Path) -> _Found:
 
 
 def _raise(error: OSError) -> None:
-    raise error
+    why = f"{error.strerror}, and its images would be missing; let this user list it, or move it away"
+    raise type(error)(error.errno, why, error.filename)
 
 
 def _why_not(path: Path) -> str | None:

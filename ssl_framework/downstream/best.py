@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 Mode = Literal["min", "max"]
 
 _FEW = 3  # validations that say one number: before that it may be chance
-_MANY = 10  # likewise, of a measure that may stand while the loss still falls
+_MANY = 10  # likewise, of a measure that may stand while the loss still changes
+_FALLS = 0.99  # of the first loss: below it something is learnt, whatever the measure says
 
 
 @dataclass
@@ -22,6 +24,7 @@ class _Said:
     finite: int = 0
     first: float = math.nan
     first_loss: float = math.nan
+    least_loss: float = math.inf
     constant: bool = True
     constant_loss: bool = True
 
@@ -32,6 +35,7 @@ class _Said:
         if self.count == 1:
             self.first, self.first_loss = value, loss
         self.constant &= value == self.first
+        self.least_loss = min(self.least_loss, loss)  # of NaN the other
         self.constant_loss &= loss == self.first_loss or math.isnan(loss)
 
 
@@ -42,7 +46,8 @@ class KeepBest(EarlyStopping):
     Weights and the count are in the checkpoint.
 
     A measure that cannot choose is an error: one that is not logged, that is not finite at any validation, or that says the
-    same at each of them while it could be better (three validations; ten where the loss still changes).
+    same at each of them while it could be better and nothing is learnt (three validations; ten where the loss changes, and does
+    not fall). Where the loss falls, that is told of, and the earliest weights are taken.
 
     Args:
         monitor: what is logged, "val/accuracy" for one; never of the test set.
@@ -136,7 +141,14 @@ class KeepBest(EarlyStopping):
             )
         perfect = 1.0 if self.mode == "max" else 0.0
         enough = _FEW if said.constant_loss else _MANY
-        if said.constant and said.count >= enough and said.first != perfect:
+        if not said.constant or said.count < enough or said.first == perfect:
+            return
+        if said.least_loss < _FALLS * said.first_loss:
+            rank_zero_warn(
+                f"{self.monitor} was {said.first:g} at each of {said.count} validations, while val/loss fell from "
+                f"{said.first_loss:.4g} to {said.least_loss:.4g}: choose=best takes the earliest of them."
+            )
+        else:
             raise ValueError(
                 f"choose=best goes by {self.monitor}, which was {said.first:g} at each of {said.count} validations: nothing "
                 "can be chosen by it. Either nothing is learnt (look at optimizer.lr and freezing), or it does not "

@@ -6,11 +6,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  (what all of them are)
 
 _SHOWN = 5  # names in an error
+_STATISTICS = "running_"  # of normalisation layers, torch's and others', by their names
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -22,8 +23,9 @@ class RankAgreement(pl.Callback):
     """Compares a checksum of each parameter and buffer over all processes, and stops the run where they differ.
 
     A process whose model drifts away spoils the gradient of all, and nothing shows it: each loss looks healthy. One process has
-    nothing to compare. What is sharded (FSDP2) is in one process only, and a BatchNorm that is not synchronised has the
-    statistics of its own share; both are left out.
+    nothing to compare. What is sharded (FSDP2) is in one process only, and a normalisation that is not synchronised has the
+    running statistics of its own share; both are left out. Other buffers that differ are told of once, for who wrote the layer
+    may have meant them to; those below a follower, which has `follow`, may not.
 
     Args:
         every_n_steps: optimiser steps between two looks; the last step is looked at, too.
@@ -34,6 +36,7 @@ class RankAgreement(pl.Callback):
             raise ValueError(f"every_n_steps={every_n_steps}: give at least 1.")
         self._every = every_n_steps
         self._done = -1
+        self._told = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What was loaded is the same everywhere."""
@@ -65,6 +68,14 @@ class RankAgreement(pl.Callback):
         everyone = torch.stack(rows)  # (W, T)
         differs = (everyone != everyone[0]).any(dim=0).tolist()
         names = [name for name, other in zip(held, differs, strict=True) if other]
+        strict = {name for name, _ in module.named_parameters()} | _followed(module)
+        loose, names = [name for name in names if name not in strict], [name for name in names if name in strict]
+        if loose and not self._told:
+            self._told = True
+            rank_zero_warn(
+                f"after step {trainer.global_step} the processes of this run hold different values of "
+                f"{', '.join(loose[:_SHOWN])}: fine where a layer counts for itself, and a fault where it is used in training."
+            )
         if names:
             away = (everyone != everyone[0]).any(dim=1).nonzero().flatten().tolist()
             more = f", and {len(names) - 1} more ({', '.join(names[1:_SHOWN])})" if len(names) > 1 else ""
@@ -78,13 +89,20 @@ class RankAgreement(pl.Callback):
 def common(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers that each process should hold alike, in their order."""
     own = {
-        f"{name}.{statistic}" if name else statistic
-        for name, layer in module.named_modules()
-        if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm)
-        for statistic in ("running_mean", "running_var")
+        f"{prefix}.{name}" if prefix else name
+        for prefix, layer in module.named_modules()
+        if not isinstance(layer, nn.SyncBatchNorm)
+        for name, _ in layer.named_buffers(recurse=False)
+        if name.startswith(_STATISTICS)
     }
     held = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor for name, tensor in held if name not in own and not isinstance(tensor, DTensor)}
+
+
+def _followed(module: nn.Module) -> set[str]:
+    """Names of the buffers of what moves by a rule of ours: teachers, queues, banks, centres."""
+    parts = [(prefix, part) for prefix, part in module.named_modules() if hasattr(part, "follow")]
+    return {f"{prefix}.{name}" for prefix, part in parts for name, _ in part.named_buffers()}
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class Chance(Monitor):
     def look(self, trainer: pl.Trainer, module: pl.LightningModule, seen: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
         """Judge the loss of this step."""
         chance: float | None = seen.get("chance")
-        if chance is None:
+        if chance is None or chance <= 0:  # one sample has nothing to be told from
             return {}
         loss: Tensor = seen["loss"]
         (value,) = over_processes(trainer, loss.detach().float().reshape(1))

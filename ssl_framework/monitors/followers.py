@@ -101,8 +101,9 @@ def _size(part: Follower) -> Tensor:
     if not isinstance(part, Teacher):
         return next(_held(part)).new_zeros((), dtype=torch.float32)
     students = dict(part.student.named_parameters())
-    pairs = [(p, students[name].detach()) for name, p in part.module.named_parameters()]
-    apart = torch.nn.utils.get_total_norm([a - b for a, b in pairs])
-    size = torch.nn.utils.get_total_norm([b for _, b in pairs])
+    norms = [
+        (p.sub(students[name].detach()).norm(), students[name].detach().norm()) for name, p in part.module.named_parameters()
+    ]
+    apart, size = (torch.stack(each).norm() for each in zip(*norms, strict=True))  # one difference is held at a time
     share = apart / size
     return (share.full_tensor() if isinstance(share, DTensor) else share).float()

@@ -54,7 +54,8 @@ class Gradients(Monitor):
         encoder = [p for p in watched_encoder(pl_module).parameters() if p.requires_grad]
         inside = {id(p) for p in encoder}
         others = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in inside]
-        self._found = {"encoder": _norm(p.grad for p in encoder), "others": _norm(p.grad for p in others)}
+        device = pl_module.device  # which those that have none do not tell
+        self._found = {name: _norm((p.grad for p in some), device) for name, some in (("encoder", encoder), ("others", others))}
         self._before = [part.clone() for part in _parts(encoder)]
 
     def look(self, trainer: pl.Trainer, module: pl.LightningModule, seen: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
@@ -63,8 +64,8 @@ class Gradients(Monitor):
             return {}
         optimizer = trainer.optimizers[0]
         now = _parts(p for p in watched_encoder(module).parameters() if p.requires_grad)
-        moved = _norm(a - b for a, b in zip(now, self._before, strict=True))
-        size = _norm(self._before)
+        moved = _norm((a - b for a, b in zip(now, self._before, strict=True)), module.device)
+        size = _norm(self._before, module.device)
         numbers = torch.stack([self._found["encoder"], self._found["others"], moved, size]).tolist()
         self._found, self._before = {}, []
         encoder, others, ratio = numbers[0], numbers[1], numbers[2] / max(numbers[3], 1e-30)
@@ -120,9 +121,12 @@ def _rate(optimizer: Optimizer) -> float:
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
-def _norm(tensors: Iterable[Tensor | None]) -> Tensor:
+def _norm(tensors: Iterable[Tensor | None], device: torch.device) -> Tensor:
     """L2 norm of all of them together, ``()`` float32, over all processes where they are sharded."""
-    norm = torch.nn.utils.get_total_norm([t.detach() for t in tensors if t is not None])
+    own = [t.detach() for t in tensors if t is not None]
+    if not own:
+        return torch.zeros((), device=device)
+    norm = torch.nn.utils.get_total_norm(own)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).float()
 
 

@@ -80,7 +80,7 @@ class MemoryBank(Follower):
         """Move the vectors of what was staged."""
         for index, z in self._staged:
             moved = self.momentum * self.rows[index] + (1 - self.momentum) * z.to(self.rows.dtype)
-            self.rows.index_copy_(0, index, F.normalize(moved, dim=1))
+            self.rows.index_copy_(0, index, F.normalize(moved, dim=1)[_last(index, len(self.rows))])
         self._staged.clear()
 
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]  (the rest of its arguments is torch's own affair)
@@ -91,3 +91,9 @@ class MemoryBank(Follower):
         if isinstance(loaded, Tensor) and loaded.shape[1:] == self.rows.shape[1:]:
             self.rows = self.rows.new_empty(loaded.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)  # pyright: ignore[reportArgumentType]  (a dict where torch types one)
+
+
+def _last(index: Tensor, samples: int) -> Tensor:
+    """Where each of ``(B,)`` samples stands last: of one that is twice in a batch, a GPU would keep either vector."""
+    places = torch.arange(len(index), device=index.device)
+    return places.new_zeros(samples).scatter_reduce_(0, index, places, "amax")[index]

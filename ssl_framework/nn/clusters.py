@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_framework.nn.bank import MemoryBank
+from ssl_framework.nn.distributed import take_from_first
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Clusters(MemoryBank):
     as many samples were seen as there are, all are clustered anew. The official code looks at all samples before it trains;
     here the first pass trains as well: what was seen so far is clustered after the first step, and whenever it has doubled, and
     the label of a sample is the centroid that is nearest now. Random centroids would not do: all samples run to the same few.
+    Every process clusters the same rows; a GPU adds them up in any order, so all take the centroids of the first process.
 
     Args:
         dim: width ``P`` of an embedding.
@@ -74,6 +76,7 @@ class Clusters(MemoryBank):
             rows = self.rows[self.rows.any(dim=1)]
             for c in range(len(self.centroids)):
                 self.centroids[c] = spherical_k_means(rows, self._starts(rows, c), self.iterations)
+            take_from_first(self.centroids)
 
     def get_extra_state(self) -> dict[str, int]:
         """What a checkpoint keeps besides tensors."""

@@ -21,6 +21,12 @@ def mean_over_processes(x: Tensor) -> Tensor:
     return _Mean.apply(x) if dist.world_size() > 1 else x  # pyright: ignore[reportReturnType]  (apply() has no type)
 
 
+def take_from_first(x: Tensor) -> None:
+    """Give `x` the values that the first process has, on all of them."""
+    if dist.world_size() > 1:
+        torch.distributed.broadcast(x, src=0)
+
+
 def over_processes(count: int) -> int:
     """So many of each process, all together."""
     return count * dist.world_size()

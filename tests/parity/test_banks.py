@@ -8,8 +8,9 @@ from torch.nn.functional import log_softmax, normalize
 
 from ssl_framework import keyed
 from ssl_framework.nn import Clusters, Follower, MemoryBank, spherical_k_means
+from ssl_framework.nn import clusters as clusters_module
 from ssl_framework.pretext import NPID, PIRL, DeepClusterV2, PretextModule
-from support import LinearEncoder, MapEncoder, crops, views_of
+from support import LinearEncoder, MapEncoder, crops, on_ranks, views_of
 
 
 def test_npid():
@@ -174,6 +175,33 @@ def test_samples_that_nothing_was_said_of_are_not_clustered():
     clusters.follow(0.0)
     assert not clusters.rows[8:].any()
     torch.testing.assert_close(clusters.centroids.norm(dim=-1), torch.ones(1, 2))  # means of what was said, not zeros
+
+
+def clustered(rank: int, world: int) -> torch.Tensor:
+    """Each process adds up in an order of its own, as GPUs do."""
+    exact = clusters_module.spherical_k_means
+    clusters_module.spherical_k_means = lambda *inputs: exact(*inputs) + 1e-7 * rank  # in this child only
+    clusters = Clusters(4, 3, 2)
+    clusters.begin(10)
+    clusters.stage(torch.arange(5 * rank, 5 * rank + 5), normalize(torch.arange(20.0).view(5, 4) + rank, dim=1))
+    clusters.follow(0.0)
+    return clusters.centroids
+
+
+def test_all_processes_take_the_centroids_of_the_first():
+    first, second = on_ranks(2, clustered)
+    assert torch.equal(first, second)
+    assert first.norm() > 0
+
+
+def test_of_a_sample_that_is_twice_in_a_batch_the_last_vector_is_kept():
+    bank = MemoryBank(4, momentum=0.0)
+    bank.begin(6)
+    before, z = bank.rows.clone(), normalize(torch.randn(5, 4), dim=1)
+    bank.stage(torch.tensor([2, 4, 2, 0, 2]), z)
+    bank.follow(0.0)
+    torch.testing.assert_close(bank.rows[[0, 2, 4]], z[[3, 4, 1]])
+    assert torch.equal(bank.rows[[1, 3, 5]], before[[1, 3, 5]])
 
 
 def test_k_means_agrees_with_its_loop():

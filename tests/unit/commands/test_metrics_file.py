@@ -1,7 +1,12 @@
 """The table of curves, also of a run that was killed and resumed."""
 
 import csv
+import errno
+import warnings
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from ssl_framework.commands.metrics_file import MetricsFile
 
@@ -44,4 +49,31 @@ def test_a_resumed_run_goes_on_in_the_same_table(tmp_path: Path) -> None:
         ("2", "2.0"),
         ("3", "3.0"),
         ("4", "40.0"),
+    ]
+
+
+def test_a_full_disk_ends_no_run_and_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, opened = MetricsFile(tmp_path), Path.open
+    log.log_metrics({"loss": 0.0}, step=0)
+    log.log_metrics({"loss": 1.0}, step=1)
+
+    def full(path: Path, mode: str = "r", **more: Any) -> Any:
+        if mode == "r":
+            return opened(path, mode, **more)
+        if mode == "a":
+            with opened(path, mode, **more) as file:
+                file.write("17,")  # the disk takes a part of a row
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        patch.setattr(Path, "open", full)
+        for step in (2, 3, 4):
+            log.log_metrics({"loss": float(step), **({"val": 7.0} if step == 3 else {})}, step=step)
+    assert ["metrics.csv was not written (No space left on device)" in str(one.message) for one in said] == [True]
+    assert [row["step"] for row in rows(tmp_path)] == ["0"]
+    log.log_metrics({"loss": 5.0}, step=5)
+    log.finalize("success")
+    assert [(row["step"], row["loss"], row["val"]) for row in rows(tmp_path)] == [
+        (str(step), f"{step}.0", "7.0" if step == 3 else "") for step in range(6)
     ]

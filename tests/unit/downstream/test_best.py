@@ -98,6 +98,7 @@ def test_a_patience_of_nothing_is_refused():
 )
 def test_a_measure_that_never_gets_better_is_an_error(encoder, scores: list[float], why: str, monkeypatch):
     monkeypatch.setattr("ssl_framework.downstream.best._MANY", 6)  # the loss of these six changes
+    monkeypatch.setattr("ssl_framework.downstream.best._FALLS", 0.0)  # and falls, which would say that something is learnt
     with pytest.raises(ValueError, match=why):
         fit(encoder, Scores(scores), KeepBest("told", "max"))
 
@@ -109,6 +110,20 @@ def test_a_measure_that_never_gets_better_is_an_error(encoder, scores: list[floa
 )
 def test_a_measure_that_can_choose_is_none(encoder, scores: list[float]):
     fit(encoder, Scores(scores), KeepBest("told", "max"))
+
+
+def heard(losses: list[float]) -> KeepBest:
+    best = KeepBest("told", "max")
+    for loss in losses:
+        best._said.hear(0.95, loss)
+    return best
+
+
+def test_a_plateau_on_which_the_loss_falls_is_told_of_and_loses_no_training():
+    with pytest.warns(UserWarning, match=r"told was 0\.95 at each of 10 validations, while val/loss fell from 2 to 1\.1"):
+        heard([2 - 0.1 * k for k in range(10)])._require_choice()
+    with pytest.raises(ValueError, match=r"was 0\.95 at each of 10 validations"):
+        heard([2 + 0.1 * k for k in range(10)])._require_choice()
 
 
 def test_three_equal_validations_are_enough_where_the_loss_stands_too():
