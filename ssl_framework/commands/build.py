@@ -186,7 +186,10 @@ def on_this_machine(settings: Settings, accelerator: str) -> Settings:
         torch.set_float32_matmul_precision("high")
         why = " with tf32 matrix products"
     each = f" in each of {count} processes" if count > 1 else ""
-    say(f"machine: {chosen}{why}, {threads} threads{each}" + (", freed memory is kept for the next step" if kept else ""))
+    say(
+        f"machine: {chosen}{why}, {threads} {'thread' if threads == 1 else 'threads'}{each}"
+        + (", freed memory is kept for the next step" if kept else "")
+    )
     return {**settings, "precision": chosen if str(settings["precision"]) == "auto" else settings["precision"]}
 
 

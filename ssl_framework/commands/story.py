@@ -307,5 +307,5 @@ def _pretrained_on(folder: Path | None) -> dict[str, Any]:
     known = {} if folder is None else folder_of_run.environment_of(folder)
     if not known:
         return {}
-    cpu = f"CPU ({known.get('processor')}), {known.get('threads')} threads"
+    cpu = f"CPU ({known.get('processor')}), {known.get('threads')} {'thread' if known.get('threads') == 1 else 'threads'}"
     return {"pretrained on": ", ".join(known.get("devices", ())) or cpu}
