@@ -36,6 +36,23 @@ def of(called: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
+def takes(called: Callable[..., Any]) -> set[str] | None:
+    """What a function or a class takes, names of ``**options: Unpack[Options]`` among them; None: it takes anything."""
+    called = getattr(called, "func", called)
+    try:
+        parameters = inspect.signature(called).parameters
+    except ValueError:
+        return None
+    named = {name for name, one in parameters.items() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    for name, one in parameters.items():
+        if one.kind is one.VAR_KEYWORD:
+            inner = typing.get_args(_resolved(called.__init__ if isinstance(called, type) else called, name))
+            if not inner:
+                return None
+            named |= set(typing.get_type_hints(inner[0]))
+    return named
+
+
 def _resolved(function: Any, name: str) -> Any:
     function = inspect.unwrap(function)
     annotations = getattr(function, "__annotations__", {})

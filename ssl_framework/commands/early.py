@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ssl_framework import hints
-from ssl_framework.commands import build, folder
+from ssl_framework.commands import build, explain, folder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.run import COMPILE_PRESETS
 from ssl_framework.types import Facts
@@ -111,7 +111,11 @@ def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, Settings]]:
 def _check_kinds(path: str, node: Settings) -> None:
     """Every value is of the kind that the signature says."""
     called = hydra.utils.get_object(node["_target_"])
-    kinds = hints.of(called)
+    kinds, names = hints.of(called), hints.takes(called)
+    for key in node:
+        if names is not None and key not in names and not key.startswith("_"):
+            remedy = explain.did_you_mean(key, sorted(names), "It takes")
+            raise ValueError(f"{path}.{key}={_shown(node[key])}: {node['_target_']} takes no {key}. {remedy}")
     for key, value in node.items():
         if value in (None, "auto") or key not in kinds:  # what the data, the encoder or the task say
             continue

@@ -18,6 +18,7 @@ from ssl_framework.encoders.weights import read_plain
 from ssl_framework.pretext import PretextModule
 
 _NAMED = 10  # samples and parameters
+_NEEDED = ("seed", "precision", "data", "encoder", "encoder_file", "views", "pretext", "optimizer", "trainer")
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -39,6 +40,9 @@ def run(settings: Settings) -> dict[str, Any]:
         raise ValueError(
             f"run_folder={home}: that is a run of `{saved['run']['verb']}`, and pretraining is what can be replayed."
         )
+    lacking = [key for key in _NEEDED if key not in saved]
+    if lacking:
+        raise ValueError(f"run_folder={home}: its config.yaml lacks {lacking[0]}, so it is not as this program wrote it.")
     facts, weights = _failure(home, settings)
     data = build.data(saved)
     module = pretrain.pretext(saved, data).to(build.device(settings["accelerator"])).train()

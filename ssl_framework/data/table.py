@@ -118,6 +118,6 @@ def _read(path: Path, key: str | None) -> Any:
             return pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=names))
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}): save it again.") from error
     raise ValueError(f"{path}: a table is a .csv or a .parquet file.")

@@ -21,28 +21,35 @@ PLACES = ("fetch", "backward", "save", "validation")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
-def at(place: str, do: Callable[[], object]) -> At:
+def at(place: str, do: Callable[[], object], rank: int) -> At:
     """Something in the step after `STEP`, while its batch is fetched, in its backward, in its save, or in its validation."""
-    if place == "save":
+    if place == "save" and rank == 0:  # which writes; the others wait for it
         return At("on_train_batch_start", STEP, Disk(do, 2).attach)
-    hooks = {"fetch": "on_train_batch_start", "backward": "on_before_backward", "validation": "on_validation_batch_end"}
+    hooks = {
+        "fetch": "on_train_batch_start",
+        "backward": "on_before_backward",
+        "validation": "on_validation_batch_end",
+        "save": "on_save_checkpoint",
+    }
     return At(hooks[place], STEP, do)
 
 
-def train(folder: Path, *callbacks: pl.Callback, world: int = 1) -> None:
+def train(folder: Path, *callbacks: pl.Callback, world: int = 1, every: int = STEP + 1) -> None:
     several: dict[str, Any] = {"strategy": "ddp", "devices": world} if world > 1 else {}
     fit(
-        small("rotation"), digits_data(batch_size=32), STEPS, folder, callbacks=[*callbacks, *saver(STEP + 1)],
+        small("rotation"), digits_data(batch_size=32), STEPS, folder, callbacks=[*callbacks, *saver(every)],
         val_every=STEP + 1, limit_val_batches=2, **several,
     )  # fmt: skip
 
 
-def trial(folder: Path, world: int, number: int, receivers: Sequence[int], place: str, limit: float = LIMIT) -> list[int]:
+def trial(
+    folder: Path, world: int, number: int, receivers: Sequence[int], place: str, limit: float = LIMIT, **more: int
+) -> list[int]:
     """How the processes of a run end of which some are sent a signal."""
 
     def begin(rank: int) -> None:
-        sends = [at(place, lambda: os.kill(os.getpid(), number))] if rank in receivers else []
-        train(folder, *sends, world=world)
+        sends = [at(place, lambda: os.kill(os.getpid(), number), rank)] if rank in receivers else []
+        train(folder, *sends, world=world, **more)
 
     return codes(ranks(world, begin) if world > 1 else [forked(lambda: begin(0))], limit)
 
@@ -90,7 +97,7 @@ def resumed(folder: Path) -> None:
 def test_lightnings_own_handler_saves_nothing(receivers: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It ends one process while the other waits for it, or all of them with nothing saved and the code of a success."""
     monkeypatch.setattr(Preemption, "on_train_start", nothing)
-    ended = trial(tmp_path, 2, signal.SIGTERM, receivers, "backward", limit=20)
+    ended = trial(tmp_path, 2, signal.SIGTERM, receivers, "backward", limit=20, every=STEPS)
     assert ended != [preemption.EXIT_CODE] * 2
     assert TIMED_OUT in ended or not store.checkpoints(tmp_path)
 

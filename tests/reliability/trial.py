@@ -19,6 +19,7 @@ from reliability.hostile import SECRET, Hostile
 from reliability.loaders import Loader, seal
 from ssl_framework.commands import errors
 from ssl_framework.types import BadSampleError
+from ssl_framework.views.kernels import cpu
 from support import in_a_child
 
 _RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "pty.spawn", "planted",
@@ -78,7 +79,7 @@ class Watch:
             path, mode, flags = arguments
             writes = any(letter in (mode or "") for letter in "wax+") or (isinstance(flags, int) and flags & _WRITING)
             return f"open {path} {mode}" if writes and self.outside(path) else None
-        within_a_folder = event.startswith("os.re") and isinstance(arguments[-1], int) and arguments[-1] >= 0
+        within_a_folder = event.startswith(("os.re", "os.rm")) and isinstance(arguments[-1], int) and arguments[-1] >= 0
         if event not in _CHANGES or within_a_folder:  # shutil.rmtree, which says itself where
             return None
         names = [one for one in arguments[:2] if isinstance(one, str | bytes | os.PathLike)]
@@ -128,7 +129,8 @@ def _child(loader: Loader, files: dict[str, Hostile], folder: Path, told: Path, 
     (folder / "modules" / "planted_module.py").write_text("import sys\nsys.audit('planted')\nclass Net: pass\n")
     sys.path.insert(0, str(folder / "modules"))
     _settle(folder)
-    watch = Watch([home, folder / "temporary", folder / "caches"])
+    compiled = Path(cpu.__file__).parent / "__pycache__"  # where numba keeps what it has compiled
+    watch = Watch([home, folder / "temporary", folder / "caches", compiled])
     for name, hostile in files.items():
         end, said = _opened(loader, hostile, home, watch, unsafely)
         traces = list(watch.traces) + _left(folder, home, said)
@@ -207,9 +209,9 @@ def _called(work: Callable[[], Any], watch: Watch) -> tuple[str, str]:
     finally:
         watch.armed = False
         signal.alarm(0)
-    if code in (1, 130):
+    if code == 130 or (code == 1 and "Traceback" in spoken.getvalue()):
         return "strange", spoken.getvalue()
-    return ("refused", spoken.getvalue()) if code == 2 else ("inert", spoken.getvalue())
+    return ("refused", spoken.getvalue()) if code in (1, 2) else ("inert", spoken.getvalue())
 
 
 def _left(folder: Path, home: Path, said: str) -> list[str]:

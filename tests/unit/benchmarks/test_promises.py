@@ -30,13 +30,23 @@ REPORT = """<testsuites><testsuite>
 <property name="promise" value="R1"/><property name="kind" value="control"/></properties>
 </testcase>
 <testcase classname="tests.a" name="five"/>
+<testcase classname="tests.a" name="six"><properties><property name="promise" value="R2"/></properties>
+<failure message="before it said what kind of trial it is"/></testcase>
 </testsuite></testsuites>"""
 
 
 def test_trials_are_counted_by_promise_and_kind(tmp_path: Path):
     (tmp_path / "report.xml").write_text(REPORT)
     counts = promises.counted(list(promises.results(tmp_path / "report.xml")))
-    assert counts == {"R1": {"kill": {"trials": 4, "passed": 3}, "control": {"trials": 1, "passed": 1}}}
+    early = {"what failed before it was said": {"trials": 1, "passed": 0}}
+    assert counts == {"R1": {"kill": {"trials": 4, "passed": 3}, "control": {"trials": 1, "passed": 1}}, "R2": early}
+
+
+def test_a_trial_that_passes_has_a_kind(tmp_path: Path):
+    failure = '<failure message="before it said what kind of trial it is"/>'
+    (tmp_path / "report.xml").write_text(REPORT.replace(failure, ""))
+    with pytest.raises(ValueError, match="six records"):
+        list(promises.results(tmp_path / "report.xml"))
 
 
 def test_a_mark_reaches_the_report(pytester: pytest.Pytester):

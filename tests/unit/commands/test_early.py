@@ -26,7 +26,7 @@ def node(target: str, **more: Any) -> dict[str, Any]:
     return compose.compose("pretrain", []) | {"own": {"_target_": f"{__name__}.{target}", **more}}
 
 
-@pytest.mark.parametrize("group", ["logger", "monitors", "trainer", "optimizer", "debug"])
+@pytest.mark.parametrize("group", ["logger", "monitors", "trainer", "optimizer", "debug", "data", "pretext", "encoder"])
 def test_every_choice_of_ours_passes(group: str) -> None:
     for file in sorted((conf_dir() / group).glob("*.yaml")):
         here = ["trainer.accelerator=cpu", "trainer.devices=1"]  # whatever the machine has
@@ -38,6 +38,13 @@ def test_annotations_that_cannot_be_resolved_are_not_judged(target: str) -> None
     early.check(node(target, other="anything", count=2))
     with pytest.raises(ValueError, match=r"own\.count=many: must be a whole number"):
         early.check(node(target, count="many"))
+
+
+def test_what_is_not_taken_is_refused_with_what_is_near() -> None:
+    with pytest.raises(ValueError, match=r"own\.cuont=3: test_early\.Own takes no cuont\. Did you mean count\?"):
+        early.check(node("Own", cuont=3))
+    with pytest.raises(ValueError, match=r"data\.name=x: ssl_framework\.data\.digits takes no name"):
+        early.check(compose.compose("pretrain", ["+data.name=x"]))
 
 
 def test_a_callable_without_a_signature_is_not_judged() -> None:
