@@ -92,6 +92,16 @@ class LinearHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(embed_dim, outputs)
 
+    @torch.no_grad()
+    def begin_as(self, weights: Tensor) -> None:
+        """Begin as a linear model that was fitted elsewhere.
+
+        Args:
+            weights: ``(D + 1, outputs)``, the last row those of the constant.
+        """
+        self.linear.weight.copy_(weights[:-1].T)
+        self.linear.bias.copy_(weights[-1])
+
     def forward(self, encoding: Encoding) -> Tensor:
         """``(B, D)`` of `Encoding.pooled` to ``(B, outputs)``."""
         return self.linear(encoding.pooled)

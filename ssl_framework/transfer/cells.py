@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from ssl_framework.data import Labelled
 from ssl_framework.downstream import Classification, DownstreamModule, Frozen, LabelledData
+from ssl_framework.downstream.heads import LinearHead
 from ssl_framework.downstream.study import fit_quietly
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import noisy
@@ -37,6 +39,20 @@ class Cell(NamedTuple):
     budget: Budget
     seed: int
     label_noise: float = 0.0
+
+
+class FromProbe(NamedTuple):
+    """A probe that a head begins as.
+
+    Attributes:
+        weights: ``(D + 1, C)``, the last row those of the constant.
+        penalty: that it was fitted with.
+        seconds: of encoding and fitting.
+    """
+
+    weights: Tensor
+    penalty: float
+    seconds: float
 
 
 class Fitted(NamedTuple):
@@ -79,14 +95,14 @@ class _Curve(Callback):
         self.looking += time.perf_counter() - now
 
 
-def module(bench: Bench, plan: Plan, cell: Cell, rate: float) -> DownstreamModule:
+def module(bench: Bench, plan: Plan, cell: Cell, rate: float, start: FromProbe | None = None) -> DownstreamModule:
     """What a trained cell trains.
 
     Raises:
         ValueError: the encoder does not allow the method.
     """
     method = METHODS[cell.method]
-    return DownstreamModule(
+    made = DownstreamModule(
         random_like(bench.encoder, cell.seed) if method.start == "fresh" else bench.encoder,
         Classification(bench.classes),
         freezing=method.policy or Frozen(),
@@ -94,6 +110,9 @@ def module(bench: Bench, plan: Plan, cell: Cell, rate: float) -> DownstreamModul
         preprocessing=bench.preprocessing,
         seed=cell.seed,
     )
+    if start is not None:
+        cast(LinearHead, made.head.task).begin_as(start.weights)
+    return made
 
 
 def labels(bench: Bench, cell: Cell) -> Labelled:
@@ -122,15 +141,24 @@ def chooser(bench: Bench, plan: Plan) -> Labelled:
     return bench.val if len(bench.val) <= plan.val_images else bench.val.some(plan.val_images, 0)
 
 
-def trained(bench: Bench, plan: Plan, cell: Cell, rate: float | None) -> tuple[Row, DownstreamModule]:
+def trained(
+    bench: Bench, plan: Plan, cell: Cell, rate: float | None, start: FromProbe | None = None
+) -> tuple[Row, DownstreamModule]:
     """Train a cell, choose its rate on validation if it is not known, and have test judge it, unless it is the pilot's.
+
+    Args:
+        bench: what it stands on.
+        plan: how it is trained.
+        cell: which.
+        rate: that it learns at; None: the best of the plan's.
+        start: what the head of a method that begins with a probe begins as.
 
     Returns:
         The row, and the model that it speaks of.
     """
     train, val = labels(bench, cell), chooser(bench, plan)
     steps = steps_of(plan, cell, len(train))
-    fit = partial(_fit, bench, plan, cell, train, val)
+    fit = partial(_fit, bench, plan, cell, train, val, start)
     if rate is None:
         best, tried = None, dict[str, float]()
         for candidate in plan.rates:
@@ -150,27 +178,33 @@ def trained(bench: Bench, plan: Plan, cell: Cell, rate: float | None) -> tuple[R
         "seconds": round(fitted.seconds, 3),
         "steps": steps,
         "rate": fitted.rate,
+        **({} if start is None else {"penalty": start.penalty}),
         "tried": tried,
         "curve": fitted.curve,
         "trainable_parameters": fitted.module.audit.stages[-1]["trainable_parameters"],
     }, fitted.module
 
 
-def _fit(bench: Bench, plan: Plan, cell: Cell, train: Labelled, val: Labelled, rate: float, steps: int) -> Fitted:
-    made, curve = module(bench, plan, cell, rate), _Curve(val, plan.looks, steps)
+def _fit(
+    bench: Bench, plan: Plan, cell: Cell, train: Labelled, val: Labelled, start: FromProbe | None, rate: float, steps: int
+) -> Fitted:
+    made, curve = module(bench, plan, cell, rate, start), _Curve(val, plan.looks, steps)
     data = LabelledData(train, batch_size=plan.batch_size, seed=cell.seed)
     seconds = fit_quietly(made, data, steps=steps, accelerator=plan.accelerator, precision=plan.precision, callbacks=[curve])
     if not curve.points:  # it ended before the first look: its numbers were not finite
         curve.points.append((0, 0.0, made.measure(val)["accuracy"]))
-    return Fitted(made, curve.points, seconds - curve.looking, rate)
+    before = 0.0 if start is None else start.seconds
+    points = [(step, round(took + before, 3), reached) for step, took, reached in curve.points]
+    return Fitted(made, points, before + seconds - curve.looking, rate)
 
 
 def head(bench: Bench, plan: Plan, cell: Cell, labels: int) -> Row:
     """What a row says of its cell and of what it depends on."""
-    policy = METHODS[cell.method].policy
+    method = METHODS[cell.method]
     recipe = {
         "method": cell.method,
-        "policy": None if policy is None else policy.state(),
+        "policy": None if method.policy is None else method.policy.state(),
+        **({"from_probe": True} if method.from_probe else {}),
         "budget": cell.budget,
         **plan.state(),
     }

@@ -19,7 +19,7 @@ from ssl_framework.transfer.cells import Cell, head, trained, unsuited
 from ssl_framework.transfer.hardened import Classifier, Probe, hardened
 from ssl_framework.transfer.methods import METHODS
 from ssl_framework.transfer.plan import Plan
-from ssl_framework.transfer.probes import Vectors, probed
+from ssl_framework.transfer.probes import Vectors, probed, start_of
 
 Row = dict[str, Any]
 Make = Callable[[], Bench]
@@ -113,16 +113,32 @@ def _key(cell: Cell) -> rows_file.Key:
     return cell.method, str(cell.budget), cell.seed, cell.label_noise
 
 
-Choice = tuple[str, Any]
+class _Choice(NamedTuple):
+    """What the first seed chose; None where there is nothing to choose.
+
+    Attributes:
+        rate: to learn at.
+        penalty: of a logistic regression.
+    """
+
+    rate: float | None = None
+    penalty: float | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> "_Choice":
+        """What a row was made with."""
+        return cls(row.get("rate"), row.get("penalty"))
 
 
-def _chosen(rows: Sequence[Row], plan: Plan) -> dict[Choice, float | None]:
-    """What the first seed chose for each method and budget: a rate or a penalty; None where there is nothing to choose."""
-    first = [row for row in rows if row["seed"] == plan.pilot]
-    return {(row["method"], row["budget"]): row.get("rate", row.get("penalty")) for row in first}
+_Choices = dict[tuple[str, Any], _Choice]
 
 
-def _measured(make: Make, plan: Plan, cells: Sequence[Cell], chosen: dict[Choice, float | None], jobs: int) -> Iterator[Row]:
+def _chosen(rows: Sequence[Row], plan: Plan) -> _Choices:
+    """For each method and budget."""
+    return {(row["method"], row["budget"]): _Choice.of(row) for row in rows if row["seed"] == plan.pilot}
+
+
+def _measured(make: Make, plan: Plan, cells: Sequence[Cell], chosen: _Choices, jobs: int) -> Iterator[Row]:
     if jobs == 1 or len(cells) < 2:
         if cells:
             _begin(make, plan, None)
@@ -143,9 +159,7 @@ def _measured(make: Make, plan: Plan, cells: Sequence[Cell], chosen: dict[Choice
             raise
 
 
-def _spread(
-    pool: ProcessPoolExecutor, plan: Plan, left: list[Cell], chosen: dict[Choice, float | None], jobs: int
-) -> Iterator[Row]:
+def _spread(pool: ProcessPoolExecutor, plan: Plan, left: list[Cell], chosen: _Choices, jobs: int) -> Iterator[Row]:
     """A cell waits for the first seed's choice; those of one method go out together, so that a process keeps its vectors."""
     running: set[Future[Row]] = set()
     while left or running:
@@ -185,18 +199,21 @@ def _begin(make: Make, plan: Plan, threads: int | None) -> None:
     _Here.desk = _Desk(bench, plan, Vectors(bench, plan))
 
 
-def _work(cell: Cell, choice: float | None, *, hard: bool | None = None) -> Row:
+def _work(cell: Cell, choice: _Choice | None, *, hard: bool | None = None) -> Row:
     desk = _Here.desk
     assert desk is not None
     bench, plan, vectors = desk
-    if METHODS[cell.method].policy is None:
-        row, encoder, weights = probed(vectors, cell, choice)
+    rate, penalty = choice or _Choice()
+    method = METHODS[cell.method]
+    if method.policy is None:
+        row, encoder, weights = probed(vectors, cell, penalty)
         model = Classifier(encoder, Probe(weights), bench)
     else:
         reason = unsuited(bench, plan, cell.method)
         if reason is not None:
             return {**head(bench, plan, cell, 0), "na": reason}
-        row, module = trained(bench, plan, cell, choice)
+        start = start_of(vectors, cell, penalty) if method.from_probe else None
+        row, module = trained(bench, plan, cell, rate, start)
         model = Classifier(module.encoder, module.head, bench)
     hard = _asked(cell, plan) if hard is None else hard
     return {**row, "robustness": hardened(model, bench, plan)} if hard else row
@@ -213,7 +230,7 @@ def measured_again(bench: Bench, plan: Plan, before: Row) -> Row:
     torch.set_num_threads(before["recipe"].get("threads", threads))
     try:
         _Here.desk = _Desk(bench, plan, Vectors(bench, plan))
-        return _work(cell_of(before), before.get("rate", before.get("penalty")), hard="robustness" in before)
+        return _work(cell_of(before), _Choice.of(before), hard="robustness" in before)
     finally:
         _Here.desk = None
         torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from ssl_framework.downstream import Full, LastN, Lora, LpFt, Policy
+from ssl_framework.downstream import Full, LastN, Lora, Policy
 
 Start = Literal["pretrained", "fresh", "pixels", "pca"]
 
@@ -13,10 +13,12 @@ class Method(NamedTuple):
     Attributes:
         start: the encoder that it begins with.
         policy: what of it learns, with a head; None: nothing does, and a logistic regression reads its vectors.
+        from_probe: the head begins as that logistic regression.
     """
 
     start: Start
     policy: Policy | None
+    from_probe: bool = False
 
     @property
     def transfers(self) -> bool:
@@ -31,7 +33,7 @@ METHODS: dict[str, Method] = {
     "pca": Method("pca", None),
     "frozen": Method("pretrained", None),
     "last_n": Method("pretrained", LastN(n=1)),
-    "lp_ft": Method("pretrained", LpFt()),
+    "lp_ft": Method("pretrained", Full(), from_probe=True),  # Kumar et al., 2022, https://arxiv.org/abs/2202.10054
     "full": Method("pretrained", Full()),
     "lora": Method("pretrained", Lora()),
 }

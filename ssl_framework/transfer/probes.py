@@ -7,11 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ssl_framework.data import Labelled
 from ssl_framework.encoders import random_like
 from ssl_framework.evaluation import Embeddings, embed, fitted_pca, raw_pixels
 from ssl_framework.probes import ProbeResult, fit_probe
 from ssl_framework.transfer.bench import Bench
-from ssl_framework.transfer.cells import Cell, Row, chooser, head, labels
+from ssl_framework.transfer.cells import Cell, FromProbe, Row, chooser, head, labels
 from ssl_framework.transfer.methods import METHODS
 from ssl_framework.transfer.plan import Plan
 from ssl_framework.types import Encoder
@@ -71,8 +72,29 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, En
         The row, the encoder, and the weights ``(D + 1, C)`` of the probe on its vectors.
     """
     bench, plan = vectors.bench, vectors.plan
-    encoder, val, test = vectors.of(cell.method, cell.seed)
     split = labels(bench, cell)
+    found, seconds = _probe(vectors, cell, split, penalty)
+    row = {
+        **head(bench, plan, cell, len(split)),
+        **({} if cell.seed == plan.pilot else bench.judge.score(cell, found.prediction)),
+        "val_accuracy": found.val_accuracy,
+        "seconds": round(seconds, 3),
+        "steps": 0,
+        "penalty": found.penalty,
+        "trainable_parameters": found.weights.numel(),
+    }
+    return row, vectors.of(cell.method, cell.seed)[0], found.weights
+
+
+def start_of(vectors: Vectors, cell: Cell, penalty: float | None) -> FromProbe:
+    """What the head of a trained cell begins as; its penalty is chosen on validation if it is not known."""
+    found, seconds = _probe(vectors, cell, labels(vectors.bench, cell), penalty)
+    return FromProbe(found.weights, found.penalty, seconds)
+
+
+def _probe(vectors: Vectors, cell: Cell, split: Labelled, penalty: float | None) -> tuple[ProbeResult, float]:
+    """A logistic regression on labels of a cell, and the seconds of encoding and fitting."""
+    encoder, val, test = vectors.of(cell.method, cell.seed)
     started = time.perf_counter()
     train = vectors.embed(encoder, split)
     encoded = time.perf_counter() - started
@@ -81,17 +103,7 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, En
         data = (train.x, split.targets), (val.x, val.y), (test.x, torch.zeros_like(test.y))  # whose labels are the judge's
         return fit_probe(*data, penalties=penalties, scaling="common")
 
-    chosen = fit(plan.penalties).penalty if penalty is None else penalty
+    chosen = fit(vectors.plan.penalties).penalty if penalty is None else penalty
     started = time.perf_counter()  # as for trained cells, the choice is not counted
     found = fit([chosen])
-    seconds = encoded + time.perf_counter() - started
-    row = {
-        **head(bench, plan, cell, len(split)),
-        **({} if cell.seed == plan.pilot else bench.judge.score(cell, found.prediction)),
-        "val_accuracy": found.val_accuracy,
-        "seconds": round(seconds, 3),
-        "steps": 0,
-        "penalty": found.penalty,
-        "trainable_parameters": (train.x.shape[1] + 1) * bench.classes,
-    }
-    return row, encoder, found.weights
+    return found, encoded + time.perf_counter() - started

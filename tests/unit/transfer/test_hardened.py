@@ -4,10 +4,10 @@ import torch
 
 from ssl_framework.transfer import Cell
 from ssl_framework.transfer.bench import correctness
-from ssl_framework.transfer.cells import trained
+from ssl_framework.transfer.cells import module, trained
 from ssl_framework.transfer.grid import study
 from ssl_framework.transfer.hardened import Classifier, Probe, hardened
-from ssl_framework.transfer.probes import Vectors, probed
+from ssl_framework.transfer.probes import Vectors, probed, start_of
 
 from .conftest import bars, bench, plan
 
@@ -30,21 +30,38 @@ def test_a_probe_is_the_same_behind_its_encoder():
 def test_a_trained_model_is_the_same():
     made, asked = bench(), plan(steps=8)
     for method in ("scratch", "full", "last_n"):
-        row, module = trained(made, asked, Cell(method, 4, 1), 1e-2)
-        model = Classifier(module.encoder, module.head, made)
+        row, found = trained(made, asked, Cell(method, 4, 1), 1e-2)
+        model = Classifier(found.encoder, found.head, made)
         assert right(model, made.judge.images.images(range(45))) == correctness(row, 45).tolist()
+
+
+def test_probe_then_fine_tuning_begins_as_the_probe():
+    made, asked = bench(), plan(steps=2)
+    vectors, cell = Vectors(made, asked), Cell("lp_ft", 4, 1)
+    start = start_of(vectors, cell, None)
+    row, encoder, _ = probed(vectors, Cell("frozen", 4, 1), start.penalty)
+    before = module(made, asked, cell, 1e-3, start)
+    images = made.judge.images.images(range(45))
+    assert right(Classifier(before.encoder, before.head, made), images) == correctness(row, 45).tolist()
+    assert all(p.requires_grad for p in before.parameters())
+    row, after = trained(made, asked, cell, 1e-2, start)
+    assert (row["penalty"], row["rate"]) == (start.penalty, 1e-2)
+    assert row["seconds"] > start.seconds
+    assert row["curve"][0][1] > start.seconds
+    assert not torch.equal(next(after.encoder.parameters()), next(encoder.parameters()))
+    assert start_of(vectors, cell, 0.01).penalty == 0.01
 
 
 def test_measuring_leaves_the_model_as_it_was_and_finds_the_same_again():
     made, asked = bench(), plan(test_images=12, attacks=(0.1,))
-    _, module = trained(made, asked, Cell("full", 4, 1), 1e-2)
-    module.encoder.train()
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    modes = [part.training for part in module.modules()]
-    first, second = (hardened(Classifier(module.encoder, module.head, made), made, asked) for _ in range(2))
+    _, found = trained(made, asked, Cell("full", 4, 1), 1e-2)
+    found.encoder.train()
+    before = {name: tensor.clone() for name, tensor in found.state_dict().items()}
+    modes = [part.training for part in found.modules()]
+    first, second = (hardened(Classifier(found.encoder, found.head, made), made, asked) for _ in range(2))
     assert first == second
-    assert modes == [part.training for part in module.modules()]
-    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    assert modes == [part.training for part in found.modules()]
+    assert all(torch.equal(before[name], tensor) for name, tensor in found.state_dict().items())
     assert {"accuracy", "calibration_error", "pgd/0.1", "fgsm/0.1", "random/0.1", "jpeg/5"} <= set(first)
     assert "ood_auroc/energy" not in first  # there are no other images
     assert 0 <= first["accuracy"] <= 1
