@@ -104,7 +104,7 @@ def measure_policy(name: str, budget: Budget, seed: int, rates: Sequence[float])
         "budget": budget,
         "seed": seed,
         "rate": rate,
-        "tried": dict(zip(map(str, rates), found, strict=False)),
+        "tried": dict(zip(map(str, rates), found, strict=True)),
     }
     return {**row, **transferred(cell, policy, budget, seed, rate, "test"), "machine": machine_record.record()}
 

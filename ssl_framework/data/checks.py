@@ -10,6 +10,14 @@ import numpy as np
 from ssl_framework.types import Source
 
 
+def check_begun(train: Source, batch_size: int, workers: int | None, name: str) -> None:
+    """Refuse numbers out of range, and data without samples."""
+    if batch_size < 1 or (workers or 0) < 0:
+        raise ValueError(f"batch_size={batch_size} must be at least 1 and workers={workers} at least 0.")
+    if len(train) == 0:
+        raise ValueError(f"{name} has no training samples: check data.path.")
+
+
 def checked_size(source: Source, size: int | Sequence[int] | None, name: str, *, free: bool) -> tuple[int, int]:
     """Height and width to work at; `free`: images of one size may be given another, for it is their cache's."""
     given = (size, size) if isinstance(size, int) else None if size is None else tuple(int(n) for n in size)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from ssl_framework.data.ahead import ReadAhead
 from ssl_framework.data.bad import BadSamples, of_all
-from ssl_framework.data.checks import check_alike, check_facts, checked_size, checked_statistics
+from ssl_framework.data.checks import check_alike, check_begun, check_facts, checked_size, checked_statistics
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
 from ssl_framework.data.measure import measured
@@ -91,10 +91,7 @@ class DataModule(pl.LightningDataModule):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or (workers or 0) < 0:
-            raise ValueError(f"batch_size={batch_size} must be at least 1 and workers={workers} at least 0.")
-        if len(train) == 0:
-            raise ValueError(f"{name} has no training samples: check data.path.")
+        check_begun(train, batch_size, workers, name)
         self.name = name
         self.batch_size = batch_size
         self.val_share = val_share

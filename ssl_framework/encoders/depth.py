@@ -83,7 +83,7 @@ def _stem(found: dict[str, int]) -> Iterator[str]:
 def _common(paths: Iterable[list[str]]) -> int:
     """How many components at the front all paths share."""
     shared = 0
-    for level in zip(*paths, strict=False):
+    for level in zip(*paths, strict=False):  # as far as the shortest goes
         if len(set(level)) > 1:
             break
         shared += 1
