@@ -4,6 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,19 @@ def fits(value: Any, hint: Any, *, strict: bool = False) -> bool:
         return any(fits(value, one, strict=strict) for one in inner)
     if origin is typing.Literal:
         return value in inner
-    if origin in (Sequence, list, tuple):
-        several = origin is not tuple or inner[1:] == (Ellipsis,)
-        long_enough = isinstance(value, list) and (several or len(value) == len(inner))
-        return long_enough and all(fits(one, inner[0], strict=strict) for one in value)
-    if (origin or hint) in (Mapping, dict):
-        named = isinstance(value, dict) and all(isinstance(key, str) for key in value)
-        return named and all(fits(one, inner[1], strict=strict) for one in value.values() if inner)
     kind = origin or hint
+    if kind in (Sequence, list, tuple):
+        if not isinstance(value, list):
+            return False
+        each = inner if kind is tuple and inner[1:] != (Ellipsis,) else inner[:1] * len(value)  # none: of anything
+        return not inner or (len(each) == len(value) and all(map(partial(fits, strict=strict), value, each)))
+    if kind in (Mapping, dict):
+        of_key, of_value = inner or (Any, Any)
+        pairs = value.items() if isinstance(value, dict) else ()
+        return isinstance(value, dict) and all(
+            of_key is of_value is Any or (fits(key, of_key, strict=strict) and fits(one, of_value, strict=strict))
+            for key, one in pairs
+        )
     return type(value) in _PLAIN[kind] if kind in _PLAIN else not strict
 
 
@@ -96,8 +102,17 @@ def said(hint: Any) -> str:
         return " or ".join(dict.fromkeys(map(said, inner)))
     if origin is typing.Literal:
         return " or ".join(map(str, inner))
-    if origin in (Sequence, list, tuple):
-        return f"a list of {said(inner[0]).removeprefix('a ')}s" + (f", {len(inner)} of them" if origin is tuple else "")
+    if (origin or hint) in (Sequence, list, tuple):
+        return f"a list{_said_of_items(origin, inner)}"
     if (origin or hint) in (Mapping, dict):
         return "keys with values"
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _said_of_items(origin: Any, inner: tuple[Any, ...]) -> str:
+    """What stands in a list, behind the word."""
+    kinds = list(dict.fromkeys(one for one in inner if one is not Ellipsis))
+    if len(kinds) != 1:
+        return f" of {', '.join(map(said, inner))}" if kinds else ""
+    each = f" of {said(kinds[0]).removeprefix('a ')}s"
+    return f"{each}, {len(inner)} of them" if origin is tuple and Ellipsis not in inner else each

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
@@ -32,6 +33,9 @@ from ssl_framework.views import ImageViews, affine
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TASKS = sorted(path.stem for path in (CONF / "pretext").glob("*.yaml"))
+# what a task carries along: a teacher, clusters, a centre, a decoder, a queue, a bank of samples, a head of classes, nothing
+KINDS = ("byol", "deepcluster_v2", "dino", "mae", "moco_v2", "npid", "rotation", "simclr")
+KINDS_FIRST = [pytest.param(task, marks=() if task in KINDS else pytest.mark.slow) for task in TASKS]
 
 
 def pretext_yaml(task: str) -> dict[str, Any]:

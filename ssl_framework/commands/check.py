@@ -54,7 +54,8 @@ def run(settings: Settings) -> dict[str, Any]:
     data = build.data({**settings, "data": {**settings["data"], "cache": False, "cache_size": None}})
     home = folder.begin(settings)
     looked = survey(data.sources(), settings["threads"], _masks(settings, data.sources()))
-    found, known = findings(looked, data.size, strict=strict, near_ones=settings["near"]), facts(looked)
+    goes = {name: frozenset(rows.tolist()) for name, rows in data.left_out().items()}
+    found, known = findings(looked, data.size, strict=strict, near_ones=settings["near"], left_out=goes), facts(looked)
     must = [one for one in found if one.mend]
     name = printable(data.name)
     base = f"{name}/"

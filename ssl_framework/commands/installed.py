@@ -9,7 +9,7 @@ _NAME = "ssl-framework"
 
 
 def require() -> None:
-    """Refuse libraries that are too old, before they are imported: some of the floors close ways in for hostile files.
+    """Refuse libraries that are too old, before torch is imported: some of the floors close ways in for hostile files.
 
     Raises:
         ValueError: names what is installed, what is needed, and the command that installs it.

@@ -68,6 +68,8 @@ class MetricsFile(Logger):
         """Write the last row."""
         if self._row or self._waiting:
             self._put()
+        if self._waiting:
+            rank_zero_warn(f"{self.path} lacks the last {len(self._waiting)} rows: it could not be written until the end.")
 
     def _put(self) -> None:
         told = bool(self._waiting)

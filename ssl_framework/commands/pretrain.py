@@ -47,6 +47,7 @@ def run(settings: Settings) -> dict[str, Any]:
     labelled = build.labelled(settings, data)
     data.require_apart()  # before monitors take its splits
     if labelled is not data:
+        labelled.require_apart()
         data.require_unseen(labelled)
     module = pretext(settings, data)
     home = Path(settings["run"]["dir"])

@@ -12,6 +12,7 @@ from ssl_framework import report
 from ssl_framework.commands import compose, pictures
 from ssl_framework.commands import folder as folder_of_run
 from ssl_framework.evaluation import CORRUPTIONS, depth_curve
+from ssl_framework.metrics import budget_in_words
 from ssl_framework.transfer import Bench, Plan, cell_of, claims, rows
 from ssl_framework.transfer.cells import head
 from ssl_framework.transfer.methods import METHODS
@@ -73,7 +74,12 @@ def told(
         "training": _training(pretraining["folder"]),
         "environment": _environment(home) | _pretrained_on(pretraining["folder"]),
         "commands": _commands(pretraining["folder"], home, settings),
-        "limits": [*_LIMITS, *_seen_before(settings, pretraining["folder"]), *_unreadable(pretraining["folder"])],
+        "limits": [
+            *_LIMITS,
+            *_at_the_edge(found, plan),
+            *_seen_before(settings, pretraining["folder"]),
+            *_unreadable(pretraining["folder"]),
+        ],
         **pictures.seen(bench),
         "attention": pictures.attention(bench),
         "views": pictures.views(bench, pretraining["folder"], _allowed(settings)),
@@ -105,6 +111,23 @@ def _verdict(one: Plain, labels: Mapping[Any, int]) -> Plain:
     kept = {key: one[key] for key in ("budget", "verdict")}
     said = {"method": NAMES[one["method"]], "sentence": _named(one["sentence"]), "rival": one["rival"]}
     return {**kept, **said, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
+
+
+def _at_the_edge(found: Sequence[Row], plan: Plan) -> list[str]:
+    """A limit for each end of the rates, where the best one may lie beyond."""
+    said = []
+    ends = ((max(plan.rates), "largest", "larger"), (min(plan.rates), "smallest", "smaller"))
+    for rate, which, beyond in ends if len(plan.rates) > 1 else ():
+        at: dict[Any, list[str]] = {}
+        for row in found:
+            if row.get("pilot") and row.get("rate") == rate:
+                at.setdefault(row["budget"], []).append(NAMES[row["method"]])
+        if at:
+            where = "; ".join(f"with {budget_in_words(budget)}: {', '.join(names)}" for budget, names in at.items())
+            said.append(
+                f"Some chose the {which} learning rate of all, {rate:g}; a {beyond} one may suit them better ({where})."
+            )
+    return said
 
 
 def _seen_before(settings: Mapping[str, Any], folder: Path | None) -> list[str]:

@@ -17,7 +17,7 @@ from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.quiet import quiet
 from ssl_framework.data import DataModule, digits, fit
-from ssl_framework.transfer import Bench, Cell, Judge, Plan, claims, recipe, require_apart, rows, study
+from ssl_framework.transfer import Bench, Cell, Judge, Plan, claims, recipe, require_disjoint, rows, study
 from ssl_framework.transfer.cells import labels
 
 Row = dict[str, Any]
@@ -180,7 +180,7 @@ def bench(settings: Settings) -> Bench:
         raise ValueError("these data have no labels, and a study needs them: choose labelled data with data=.")
     data.require_apart()
     splits = {"train": data.split("train"), "val": data.split("val"), "test": data.test_split()}
-    require_apart(*splits.values())
+    require_disjoint(*splits.values())
     if len(data.facts.classes) < 2:
         raise ValueError(f"these data have a single class, {', '.join(data.facts.classes)}: there is nothing to tell apart.")
     if len(splits["val"]) == 0:

@@ -10,7 +10,7 @@ from ssl_framework.data.folder import FolderSource, folder
 from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
 from ssl_framework.data.options import Options
-from ssl_framework.data.overlap import apart, copies
+from ssl_framework.data.overlap import copies
 from ssl_framework.data.parquet import ParquetSource, parquet
 from ssl_framework.data.table import Table
 from ssl_framework.data.torchvision import torchvision_dataset
@@ -26,7 +26,6 @@ __all__ = [
     "Options",
     "ParquetSource",
     "Table",
-    "apart",
     "arrays",
     "cifar10",
     "copies",

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from ssl_framework.data import overlap
 from ssl_framework.data.ahead import ReadAhead
 from ssl_framework.data.bad import BadSamples, of_all
 from ssl_framework.data.checks import check_alike, check_begun, check_facts, checked_size, checked_statistics
@@ -16,8 +17,7 @@ from ssl_framework.data.labelled import Labelled
 from ssl_framework.data.masks import Masks
 from ssl_framework.data.measure import measured
 from ssl_framework.data.order import EndlessOrder, OnePass, Order
-from ssl_framework.data.overlap import apart, require_unseen
-from ssl_framework.data.split import carve, same_root, unreadable
+from ssl_framework.data.split import carve, unreadable
 from ssl_framework.data.storage import Storage
 from ssl_framework.data.stream import BatchStream
 from ssl_framework.data.table import Table
@@ -104,12 +104,6 @@ class DataModule(pl.LightningDataModule):
         self._storage = Storage(
             name, cache=cache, cache_size=cache_size, cache_dir=cache_dir, resident=resident, workers=workers
         )
-        of_us = {
-            "val": val is None,
-            "test": test is not None and any(same_root(test, one) for one in (train, labelled) if one is not None),
-        }
-        self._carved = {name for name, carved in of_us.items() if carved}
-        self._copies: dict[str, int] | None = None
         whole = self._storage.cached(train)
         val, test, labelled = (self._storage.cached(source) for source in (val, test, labelled))
         assert whole is not None
@@ -120,6 +114,8 @@ class DataModule(pl.LightningDataModule):
             learn, val = carve(learn, val_share, split_seed)
         self.train = learn if labelled is None else train
         self._splits: dict[str, Source | None] = {"train": learn, "val": val, "test": test}
+        self._copies: dict[str, overlap.Rows] | None = None
+        self._is_apart = False
         self._views: ViewMaker | None = None
         self._size = checked_size(train, size, name, free=self._cached is not None)
         check_facts(learn, channels, classes, name)
@@ -242,7 +238,7 @@ class DataModule(pl.LightningDataModule):
         source = self._splits.get(name)
         if source is None or len(source) == 0:
             remedy = {"val": "give data.val_share above 0", "test": _TEST_REMEDY}.get(name)
-            if name == "val" and "val" in self._carved and self.val_share > 0:
+            if name == "val" and overlap.is_carved(self._splits["val"], self._splits["train"]) and self.val_share > 0:
                 learn = self._splits["train"]
                 few = "images" if learn is None or learn.targets is None else "images per class"
                 remedy = f"too few {few} for data.val_share={self.val_share}: give a larger share"
@@ -253,32 +249,37 @@ class DataModule(pl.LightningDataModule):
         """The split of the final measurement."""
         return self.split("test")
 
-    def require_apart(self) -> dict[str, int]:
-        """Keep images to learn from out of validation and test: `ssl_framework.data.overlap.apart` says how.
+    def left_out(self) -> dict[str, overlap.Rows]:
+        """Copies of what is learnt from that `require_apart` takes out of val and test: positions in each."""
+        if self._copies is None:
+            self._copies = overlap.held_out_copies(self._splits)
+        train = self._splits["train"]
+        return {name: rows for name, rows in self._copies.items() if overlap.is_carved(self._splits[name], train)}
 
-        Returns:
-            How many of each split were among those to learn from.
+    def require_apart(self) -> None:
+        """Keep images that are learnt from out of what chooses and judges: see `ssl_framework.data.overlap.apart`.
+
+        Where others are pretrained on than those with labels, held-out images among them are told of, too.
 
         Raises:
-            ValueError: more than 1 % of a split that was given, or most of one that was carved.
+            ValueError: more than 1 % of a split that was given are copies, or most of one that was carved.
         """
-        if self._copies is None:
-            learn = {id(source): source for source in (self.train, self._splits["train"]) if source is not None}
-            kept, self._copies = apart(list(learn.values()), self._held_out, self._carved, str(self.name))
-            self._splits.update(kept)
-        return self._copies
+        if self._is_apart:
+            return
+        self.left_out()
+        assert self._copies is not None
+        self._splits = overlap.apart(self._splits, self._copies, str(self.name))
+        self._is_apart = True
+        if self.train is not self._splits["train"]:
+            self.require_unseen(self)
 
     def require_unseen(self, labelled: "DataModule") -> None:
-        """Tell of images that other data hold out and that are among those to train on, and refuse their test images.
+        """Tell of images that other data hold out and that are pretrained on here, and refuse their test images.
 
         Raises:
             ValueError: more than 1 % of a test split that was given; see `ssl_framework.data.overlap.require_unseen`.
         """
-        require_unseen(self.train, labelled._held_out, labelled._carved, str(labelled.name))
-
-    @property
-    def _held_out(self) -> dict[str, Source]:
-        return {name: source for name in ("val", "test") if (source := self._splits[name]) is not None and len(source)}
+        overlap.require_unseen(self.train, labelled._splits, str(labelled.name))
 
     def record(self) -> dict[str, Any]:
         """What the run folder keeps of the data, as plain containers: facts, sizes of the splits and how they were carved."""
@@ -295,6 +296,7 @@ class DataModule(pl.LightningDataModule):
                 "pretrain": self.num_samples,
                 **{key: len(s) if s is not None else 0 for key, s in self._splits.items()},
             },
+            "left_out": {name: len(rows) for name, rows in (self.left_out() if self._is_apart else {}).items()},
             "val_share": self.val_share,
             "split_seed": self.split_seed,
             "seed": self.seed,

@@ -1,7 +1,7 @@
 """What is odd in a data set, from what was seen of its samples: what must be mended, and what is good to know."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from ssl_framework.data.alike import near, same
 from ssl_framework.data.bad import LIMIT
 from ssl_framework.data.folder import FolderSource
-from ssl_framework.data.split import rooted, same_root
+from ssl_framework.data.split import rooted
 from ssl_framework.data.survey import Looked
 from ssl_framework.paths import printable
 from ssl_framework.types import Source
@@ -67,7 +67,12 @@ class Finding(NamedTuple):
 
 
 def findings(
-    looked: Mapping[str, Looked], size: tuple[int, int], *, strict: bool = False, near_ones: bool = True
+    looked: Mapping[str, Looked],
+    size: tuple[int, int],
+    *,
+    strict: bool = False,
+    near_ones: bool = True,
+    left_out: Mapping[str, Collection[int]] | None = None,
 ) -> list[Finding]:
     """All that is odd, by sort and in the order of the data.
 
@@ -76,6 +81,7 @@ def findings(
         size: height and width that encoders work at.
         strict: an unreadable sample must be mended even where it would be skipped.
         near_ones: look for images that look the same, too.
+        left_out: copies that training takes out of splits, by split.
     """
     order = list(SORTS)
     found = chain(
@@ -84,7 +90,7 @@ def findings(
         *(_kinds(split, one, size) for split, one in looked.items()),
         _left_out(looked),
         _classes(looked),
-        _alike(looked, near_ones),
+        _alike(looked, near_ones, left_out or {}),
     )
     return sorted(found, key=lambda one: (order.index(one.sort), one.split, one.row))
 
@@ -191,7 +197,7 @@ def _classes(looked: Mapping[str, Looked]) -> Iterator[Finding]:
                     yield Finding("no samples", split == "train", split, -1, name, why)
 
 
-def _alike(looked: Mapping[str, Looked], near_ones: bool) -> Iterator[Finding]:
+def _alike(looked: Mapping[str, Looked], near_ones: bool, left_out: Mapping[str, Collection[int]]) -> Iterator[Finding]:
     """Images that are the same or look the same, in all splits together."""
     splits = list(looked)
     place = [(split, index) for split in splits for index in range(len(looked[split].source))]
@@ -202,7 +208,7 @@ def _alike(looked: Mapping[str, Looked], near_ones: bool) -> Iterator[Finding]:
         single[group[1:]] = False
         first = place[int(group[0])]
         for row in group[1:].tolist():
-            yield _twice(looked, first, place[row])
+            yield _twice(looked, first, place[row], left_out)
     if not near_ones:
         return
     blank = np.concatenate([looked[split].blank for split in splits])
@@ -213,15 +219,17 @@ def _alike(looked: Mapping[str, Looked], near_ones: bool) -> Iterator[Finding]:
         yield Finding("looks the same", False, split, index, _name(looked, split, index), detail, (first_split, first))
 
 
-def _twice(looked: Mapping[str, Looked], first: tuple[str, int], second: tuple[str, int]) -> Finding:
+def _twice(
+    looked: Mapping[str, Looked], first: tuple[str, int], second: tuple[str, int], left_out: Mapping[str, Collection[int]]
+) -> Finding:
     """A sample with the pixels of another."""
     (split, index), name = second, _name(looked, *second)
     labels = _label(looked, *first), _label(looked, *second)
     detail = f"as {_name(looked, *first)} of {first[0]}"
     apart = {first[0], split} != {"pretrain", "train"}  # both are learnt from
     if first[0] != split and apart:
-        carved = same_root(looked[first[0]].source, looked[split].source)
-        return Finding("left out" if carved else "in two splits", not carved, split, index, name, detail, first)
+        goes = any(row in left_out.get(which, ()) for which, row in (first, second))
+        return Finding("left out" if goes else "in two splits", not goes, split, index, name, detail, first)
     if None not in labels and labels[0] != labels[1]:
         return Finding("two labels", False, split, index, name, f"{detail}: {labels[0]} and {labels[1]}", first)
     return Finding("duplicate", False, split, index, name, detail, first)

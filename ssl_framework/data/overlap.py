@@ -1,7 +1,7 @@
 """Splits that hold the same images: told by what is in them, not by where they lie."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
-from ssl_framework.data.split import BulkSource, Part, rooted
+from ssl_framework.data.split import BulkSource, Part, rooted, same_root
 from ssl_framework.data.threads import spread
-from ssl_framework.types import Source
+from ssl_framework.types import BadSampleError, Source
 
 LIMIT = 200_000
 """Samples of two splits together, up to which they are compared."""
@@ -22,13 +22,14 @@ LARGEST = 4 << 30
 SHARE = 0.01
 """Of a split that was given, which may be found in another: some public sets have a few images twice."""
 
-_LEFT = 0.5  # of a split that was carved must be left when copies are taken out
+_LEFT = 0.5  # of a split that was carved, which must be left
 _PIECE = 4096  # bytes at the beginning, the middle and the end of a file
 _AT_ONCE = 64 << 20  # bytes
 _READERS = 16  # threads that wait for a disk
 _NOTHING = 0  # of an image of one colour, which is no copy of another such image
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
+Splits = Mapping[str, Source | None]
 
 
 @runtime_checkable
@@ -43,15 +44,17 @@ class FileSource(Source, Protocol):
 def copies(known: Sequence[Source], split: Source) -> Rows | None:
     """Samples of `split` that are among the `known`: positions ``(n,)``; None where that would be dear, or cannot be told.
 
-    Images in arrays are told by their pixels, but for those of one colour, and files by all their bytes. Few files are read
-    whole: those of one size are compared by three pieces first. A file and an array share nothing that could be told cheaply.
+    Images in arrays are told by their pixels and files by all their bytes; images of one colour, and what is no image, are no
+    copies. Few files are read whole: those of one size are compared by three pieces first. A file and an array share nothing
+    that could be told cheaply, and samples that are read one by one from elsewhere are not looked at.
     """
     if len(split) + sum(map(len, known)) > LIMIT:
         return None
     parts = [rooted(source, np.arange(len(source))) for source in (*known, split)]
     if all(isinstance(root, FileSource) for root, _ in parts):
         paths = [[root.path_of(int(row)) for row in rows] for root, rows in parts if isinstance(root, FileSource)]
-        return _copied_files([path for some in paths[:-1] for path in some], paths[-1])
+        found = _copied_files([path for some in paths[:-1] for path in some], paths[-1])
+        return found[[_shows_something(split, int(row)) for row in found]]
     if all(isinstance(root, BulkSource) for root, _ in parts):
         if sum(_bytes(root, rows) for root, rows in parts if isinstance(root, BulkSource)) > LARGEST:
             return None
@@ -60,80 +63,88 @@ def copies(known: Sequence[Source], split: Source) -> Rows | None:
     return None
 
 
-def apart(
-    learn: Sequence[Source], held_out: Mapping[str, Source], carved: Collection[str], where: str
-) -> tuple[dict[str, Source], dict[str, int]]:
-    """Splits that hold nothing of what is learnt from.
-
-    Copies leave a split that was carved from the same pool, for nobody chose them; a split that was given with them is refused.
+def held_out_copies(splits: Splits) -> dict[str, Rows]:
+    """Samples of val and test that are among those of train, or of val among those of test.
 
     Args:
-        learn: samples that are learnt from, with labels or without.
-        held_out: splits that choose or judge, by name.
-        carved: names of those that were carved from `learn`.
-        where: the data, for messages.
+        splits: train, val and test.
 
     Returns:
-        The splits; and how many samples of each are copies of what is learnt from, or in "val" of what is tested on; those
-        that could not be compared are not counted.
+        Positions in each split that could be compared: see `copies`.
+    """
+    learn, test = ([one] if (one := splits[name]) is not None else [] for name in ("train", "test"))
+    others = {"test": learn, "val": [*learn, *test]}
+    found = {name: copies(others[name], split) for name, split in held_out(splits).items()}
+    return {name: rows for name, rows in found.items() if rows is not None}
+
+
+def held_out(splits: Splits) -> dict[str, Source]:
+    """Those of val and test that have samples."""
+    return {name: split for name in ("val", "test") if (split := splits[name]) is not None and len(split)}
+
+
+def is_carved(split: Source | None, *pools: Source | None) -> bool:
+    """Whether a split is a part of what is trained on, set aside: then nobody chose what is in it."""
+    return split is not None and any(same_root(split, pool) for pool in pools if pool is not None)
+
+
+def apart(splits: Splits, found: Mapping[str, Rows], where: str) -> dict[str, Source | None]:
+    """Splits of which none holds what is learnt from.
+
+    Copies leave a split that was carved. A split that was given may have a few.
+
+    Args:
+        splits: train, val and test.
+        found: by `held_out_copies`.
+        where: the data, for messages.
 
     Raises:
-        ValueError: more than 1 % of a split that was given; or most of one that was carved.
+        ValueError: more than 1 % of a split that was given are copies, or most of one that was carved.
     """
-    kept, counts = dict(held_out), dict[str, int]()
-    for name in sorted(held_out):  # test before val, which is not to hold it either
-        chosen_by = {"test on": [kept["test"]]} if name == "val" and "test" in kept else {}
-        for what, others in {"train on": learn, **chosen_by}.items():
-            rows = copies(others, kept[name])
-            if rows is not None:
-                counts[name] = counts.get(name, 0) + len(rows)
-                found = f"the {sum(map(len, others)):,} to {what}"
-                kept[name] = _without(rows, kept[name], found, name, where, carved=name in carved)
-    return kept, counts
+    kept = dict(splits)
+    for name, rows in found.items():
+        split = splits[name]
+        assert split is not None
+        among = "train or to test on" if name == "val" and splits["test"] is not None else "train on"
+        said = f"{len(rows):,} of {len(split):,} {name} images of {where} are among those to {among}"
+        if not is_carved(split, splits["train"]):
+            _require_few(rows, split, said, f"Give data.path the training images alone, or other {name} images")
+        elif len(rows) > (1 - _LEFT) * len(split):
+            raise ValueError(f"{said}, and too little is left to judge by. Remove the copies, which ssl-framework check lists.")
+        elif len(rows):
+            rank_zero_warn(f"{said}, and are left out; ssl-framework check lists the copies.")
+            kept[name] = Part(split, np.setdiff1d(np.arange(len(split)), rows))
+    return kept
 
 
-def _without(rows: Rows, split: Source, others: str, name: str, where: str, *, carved: bool) -> Source:
-    """A split without copies, or an error."""
-    found = f"{len(rows):,} of {len(split):,} {name} images of {where} are among {others}"
-    if not carved and len(rows) > SHARE * len(split):
-        raise ValueError(
-            f"{found}: what is reported on them would be remembered. Give data.path the training images alone, or other "
-            f"{name} images; ssl-framework check lists the copies."
-        )
-    if carved and len(rows) > (1 - _LEFT) * len(split):
-        raise ValueError(
-            f"{found}: these data have most images several times. Remove the copies, which ssl-framework check lists."
-        )
-    if not carved or not len(rows):
-        return split
-    rank_zero_warn(f"{found}, and are left out of {name}; ssl-framework check lists the copies.")
-    return Part(split, np.setdiff1d(np.arange(len(split)), rows))
-
-
-def require_unseen(learn: Source, held_out: Mapping[str, Source], carved: Collection[str], where: str) -> None:
-    """Refuse a test split that was given and is learnt from without labels; tell of other splits that are.
+def require_unseen(pool: Source, splits: Splits, where: str) -> None:
+    """Tell of held-out images that are pretrained on without their labels, and refuse those of a test split that was given.
 
     To pretrain on all images and to label some of them is common, and then monitors judge by images that were seen.
 
     Args:
-        learn: samples that are pretrained on.
-        held_out: splits of other data, which have labels, by name.
-        carved: names of those that were carved from a pool.
+        pool: what is pretrained on.
+        splits: train, val and test, which have labels.
         where: those data, for messages.
 
     Raises:
         ValueError: more than 1 % of a test split that was given.
     """
-    for name, source in held_out.items():
-        rows = copies([learn], source)
+    for name, split in held_out(splits).items():
+        rows = copies([pool], split)
         if rows is None or not len(rows):
             continue
-        found = f"{len(rows):,} of {len(source):,} {name} images of {where} are among the {len(learn):,} to pretrain on"
-        if name == "test" and name not in carved and len(rows) > SHARE * len(source):
-            raise ValueError(
-                f"{found}: what is reported on them would be remembered. Give data.path the training images alone."
-            )
-        rank_zero_warn(f"{found}, without their labels: what is measured on them, is measured on images that were seen.")
+        said = f"{len(rows):,} of {len(split):,} {name} images of {where} are among the {len(pool):,} to pretrain on"
+        if name == "test" and not is_carved(split, splits["train"], pool):
+            _require_few(rows, split, said, "Give data.path the training images alone")
+        rank_zero_warn(f"{said}, without their labels: what is measured on them, is measured on images that were seen.")
+
+
+def _require_few(rows: Rows, split: Source, said: str, remedy: str) -> None:
+    if len(rows) > SHARE * len(split):
+        raise ValueError(
+            f"{said}: what is reported on them would be remembered. {remedy}; ssl-framework check lists the copies."
+        )
 
 
 def _bytes(root: BulkSource, rows: Rows) -> int:
@@ -153,6 +164,15 @@ def _numbers(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Rows:
     shape = str(images.shape[1:]).encode()
     digests = [_digest(shape, flat[row]) for row in range(len(flat))]
     return np.where(plain, _NOTHING, np.array([int.from_bytes(one[:8], "little", signed=True) for one in digests], np.int64))
+
+
+def _shows_something(source: Source, index: int) -> bool:
+    """Whether a sample can be read, and is not of one colour."""
+    try:
+        image = source.read(index)
+    except BadSampleError:
+        return False
+    return bool((image != image[:, :1, :1]).any())
 
 
 def _copied_files(known: list[Path], split: list[Path]) -> Rows:

@@ -183,7 +183,7 @@ def _pixels(masks: Masks, name: str) -> np.ndarray | str:
     """How many pixels of a mask have each label, or why it cannot be used."""
     try:
         return np.bincount(masks.read(name).flatten().numpy(), minlength=256)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: a folder that this user may not enter
         return str(error)
 
 

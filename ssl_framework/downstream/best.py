@@ -13,7 +13,7 @@ Mode = Literal["min", "max"]
 
 _FEW = 3  # validations that say one number: before that it may be chance
 _MANY = 10  # likewise, of a measure that may stand while the loss still changes
-_FALLS = 0.99  # of the first loss: below it something is learnt, whatever the measure says
+_FALLS = 0.01  # of the first loss: where it falls by more, something is learnt, whatever the measure says
 
 
 @dataclass
@@ -143,7 +143,7 @@ class KeepBest(EarlyStopping):
         enough = _FEW if said.constant_loss else _MANY
         if not said.constant or said.count < enough or said.first == perfect:
             return
-        if said.least_loss < _FALLS * said.first_loss:
+        if said.least_loss < said.first_loss - _FALLS * abs(said.first_loss):
             rank_zero_warn(
                 f"{self.monitor} was {said.first:g} at each of {said.count} validations, while val/loss fell from "
                 f"{said.first_loss:.4g} to {said.least_loss:.4g}: choose=best takes the earliest of them."

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -140,12 +139,11 @@ def _factory(name: str, allow_target: Sequence[str]) -> Callable[..., object]:
 
 def _check_args(name: str, factory: Callable[..., object], args: Mapping[str, Any], *, types_too: bool) -> None:
     """Every argument exists, and, of our own factories, has the type that the signature says."""
-    parameters = inspect.signature(factory).parameters
-    kinds = hints.of(factory)
+    kinds, names = hints.of(factory), hints.takes(factory)
     for key, value in args.items():
-        if key not in parameters:
-            near = difflib.get_close_matches(str(key), parameters, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(parameters)}."
+        if names is not None and key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(names))}."
             raise ValueError(f"{name} takes no argument {key!r}: {hint}")
         if types_too and not hints.fits(value, kinds[key], strict=True):
             raise ValueError(f"{name}({key}={value!r}): that is not {hints.said(kinds[key])}.")

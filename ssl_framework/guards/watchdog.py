@@ -120,9 +120,11 @@ class Watchdog(pl.Callback):
         )
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
-        for worker in multiprocessing.active_children():  # one that is stopped would outlive this process, with its memory
-            worker.kill()
-        os._exit(EXIT_CODE)
+        try:
+            for worker in multiprocessing.active_children():  # one that is stopped would outlive this process, with its memory
+                worker.kill()
+        finally:
+            os._exit(EXIT_CODE)
 
     def _stop(self) -> None:
         if self._over is not None:

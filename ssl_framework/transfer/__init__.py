@@ -1,7 +1,7 @@
 """Does transfer pay? Methods, budgets and paired seeds on one bench, and what may be said of the rows."""
 
 from ssl_framework.transfer import claims, recipe, rows
-from ssl_framework.transfer.bench import Bench, Judge, require_apart
+from ssl_framework.transfer.bench import Bench, Judge, require_disjoint
 from ssl_framework.transfer.cells import Cell
 from ssl_framework.transfer.grid import cell_of, cells_of, measured_again, study
 from ssl_framework.transfer.methods import METHODS, Method
@@ -19,7 +19,7 @@ __all__ = [
     "claims",
     "measured_again",
     "recipe",
-    "require_apart",
+    "require_disjoint",
     "rows",
     "study",
 ]

@@ -92,7 +92,7 @@ class Bench(NamedTuple):
     others: Tensor | None = None
 
 
-def require_apart(train: Labelled, val: Labelled, test: Labelled) -> None:
+def require_disjoint(train: Labelled, val: Labelled, test: Labelled) -> None:
     """Refuse splits that share a sample.
 
     Raises:

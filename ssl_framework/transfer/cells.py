@@ -155,7 +155,12 @@ def trained(
 
     Returns:
         The row, and the model that it speaks of.
+
+    Raises:
+        ValueError: there is no `start` for such a method, or one for another.
     """
+    if METHODS[cell.method].from_probe != (start is not None):
+        raise ValueError(f"{cell.method} begins {'without' if start else 'with'} a probe: see `start_of`.")
     train, val = labels(bench, cell), chooser(bench, plan)
     steps = steps_of(plan, cell, len(train))
     fit = partial(_fit, bench, plan, cell, train, val, start)

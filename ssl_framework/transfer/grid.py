@@ -104,8 +104,8 @@ def _require_one_recipe(found: Sequence[Row], bench: Bench, plan: Plan, path: Pa
         other = [key for key in ("config_hash", "data_fingerprint") if row["recipe"][key] != asked[key]]
         if other:
             raise ValueError(
-                f"{path} has {rows_file.name(row)} with another {other[0]}: encoder, data or numbers of the study are not "
-                "those that it was begun with. Go on with those, or begin a new study."
+                f"{path} has {rows_file.name(row)} with another {other[0]}: encoder, data, numbers of the study or what this "
+                "program makes of them are not those that it was begun with. Go on with those, or begin a new study."
             )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,11 @@ from ssl_framework.views.preprocessing import plain
 _MOST_BYTES = 2**30
 
 
+class _Said(NamedTuple):
+    encoder: Encoder
+    vectors: dict[str, Embeddings]
+
+
 class Vectors:
     """What encoders say of validation and test. Those of one seed are kept until the next one is asked for, others for good.
 
@@ -35,24 +41,39 @@ class Vectors:
         device = "cuda" if plan.accelerator == "gpu" else "cpu"
         self.embed = partial(embed, prepare=prepare, device=device, precision=plan.precision)
         self._prepare = prepare
-        self._held: dict[tuple[str, int], tuple[Encoder, Embeddings, Embeddings]] = {}  # in the order in which they came
+        self._held: dict[tuple[str, int], _Said] = {}  # in the order in which they came
 
-    def of(self, method: str, seed: int) -> tuple[Encoder, Embeddings, Embeddings]:
-        """The encoder, its vectors of validation, and those of test."""
+    def encoder(self, method: str, seed: int) -> Encoder:
+        """That of a method."""
+        return self._of(method, seed).encoder
+
+    def val(self, method: str, seed: int) -> Embeddings:
+        """Of the validation images that choose."""
+        return self._said(method, seed, "val", chooser(self.bench, self.plan))
+
+    def test(self, method: str, seed: int) -> Embeddings:
+        """Of the images that judge."""
+        return self._said(method, seed, "test", self.bench.judge.images)
+
+    def _of(self, method: str, seed: int) -> "_Said":
         start = METHODS[method].start
         asked = start, seed if start == "fresh" else 0
         if asked not in self._held:
-            encoder = self._encoder(method, seed)
-            val, test = (self.embed(encoder, split) for split in (chooser(self.bench, self.plan), self.bench.judge.images))
-            self._held[asked] = encoder, val, test
+            self._held[asked] = _Said(self._encoder(method, seed), {})
             self._forget(start)
         return self._held[asked]
+
+    def _said(self, method: str, seed: int, name: str, split: Labelled) -> Embeddings:
+        encoder, vectors = self._of(method, seed)
+        if name not in vectors:
+            vectors[name] = self.embed(encoder, split)
+        return vectors[name]
 
     def _forget(self, start: str) -> None:
         """Others of a start, and whatever was there before the last gibibyte."""
         last = list(self._held)[-1]
         for asked in list(self._held):
-            bytes_held = sum(x.x.nbytes for _, *both in self._held.values() for x in both)
+            bytes_held = sum(x.x.nbytes for said in self._held.values() for x in said.vectors.values())
             if asked != last and (asked[0] == start or bytes_held > _MOST_BYTES):
                 del self._held[asked]
 
@@ -73,7 +94,7 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, En
     """
     bench, plan = vectors.bench, vectors.plan
     split = labels(bench, cell)
-    found, seconds = _probe(vectors, cell, split, penalty)
+    found, seconds = _probe(vectors, cell, split, penalty, vectors.test(cell.method, cell.seed).x)
     row = {
         **head(bench, plan, cell, len(split)),
         **({} if cell.seed == plan.pilot else bench.judge.score(cell, found.prediction)),
@@ -83,24 +104,26 @@ def probed(vectors: Vectors, cell: Cell, penalty: float | None) -> tuple[Row, En
         "penalty": found.penalty,
         "trainable_parameters": found.weights.numel(),
     }
-    return row, vectors.of(cell.method, cell.seed)[0], found.weights
+    return row, vectors.encoder(cell.method, cell.seed), found.weights
 
 
 def start_of(vectors: Vectors, cell: Cell, penalty: float | None) -> FromProbe:
     """What the head of a trained cell begins as; its penalty is chosen on validation if it is not known."""
-    found, seconds = _probe(vectors, cell, labels(vectors.bench, cell), penalty)
+    seen = vectors.val(cell.method, cell.seed).x  # in the place of test, which nobody asks about here
+    found, seconds = _probe(vectors, cell, labels(vectors.bench, cell), penalty, seen)
     return FromProbe(found.weights, found.penalty, seconds)
 
 
-def _probe(vectors: Vectors, cell: Cell, split: Labelled, penalty: float | None) -> tuple[ProbeResult, float]:
+def _probe(vectors: Vectors, cell: Cell, split: Labelled, penalty: float | None, test: Tensor) -> tuple[ProbeResult, float]:
     """A logistic regression on labels of a cell, and the seconds of encoding and fitting."""
-    encoder, val, test = vectors.of(cell.method, cell.seed)
+    encoder, val = vectors.encoder(cell.method, cell.seed), vectors.val(cell.method, cell.seed)
     started = time.perf_counter()
     train = vectors.embed(encoder, split)
     encoded = time.perf_counter() - started
 
     def fit(penalties: Sequence[float]) -> ProbeResult:
-        data = (train.x, split.targets), (val.x, val.y), (test.x, torch.zeros_like(test.y))  # whose labels are the judge's
+        unknown = test.new_zeros(len(test), dtype=torch.long)  # its labels are the judge's
+        data = (train.x, split.targets), (val.x, val.y), (test, unknown)
         return fit_probe(*data, penalties=penalties, scaling="common")
 
     chosen = fit(vectors.plan.penalties).penalty if penalty is None else penalty

@@ -20,6 +20,7 @@ from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Batch, Step
 from ssl_framework.views import affine
 from support import (
+    KINDS_FIRST,
     TASKS,
     MapEncoder,
     accepts,
@@ -213,7 +214,7 @@ class Kill(pl.Callback):
 
 
 @pytest.mark.promise("R1", "SIGKILL, twice in a run: the same bits in the end")
-@every_task
+@pytest.mark.parametrize("task", KINDS_FIRST)
 def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_bits(task: str, tmp_path: Path):
     """Twelve steps are over two epochs, saved every 3; killed in step 4 before the optimiser moves, and again in step 8."""
 

@@ -382,7 +382,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_bits(tmp_path:
     step = int(checkpoints(tmp_path / "killed")[-1].stem.split("-")[-1])
     done = command(*words, "run.dir=killed", "resume=auto", folder=tmp_path)  # the same command again
     assert done.returncode == 0, done.stderr
-    assert command("pretrain", *words[1:], "run.dir=whole", folder=tmp_path).returncode == 0
+    pretrain.run(compose.compose("pretrain", words[1:], folder=str(tmp_path / "whole")))
     first, second = (load_encoder(tmp_path / name).encoder.state_dict() for name in ("killed", "whole"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     rows = {}
@@ -394,14 +394,20 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_bits(tmp_path:
     assert rows["killed"] in (list(range(100)), [n for n in range(100) if n != step - 1])
 
 
-def test_two_processes_pretrain_and_transfer(tmp_path: Path) -> None:
-    two = ["trainer=ddp_cpu", "debug=short", "trainer.progress_bar=false", "data.batch_size=32"]
-    done = command("pretrain", *two, "monitors=none", folder=tmp_path)
+TWO = ["trainer=ddp_cpu", "debug=short", "trainer.progress_bar=false", "data.batch_size=32"]
+
+
+def test_two_processes_pretrain(tmp_path: Path) -> None:
+    done = command("pretrain", *TWO, "monitors=none", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (home,) = (tmp_path / "runs" / "pretrain").iterdir()  # one folder for both processes
     assert done.stdout.count("encoder: ") == 1
     assert load_encoder(home).history["steps"] == 4
-    done = command("downstream", f"encoder_file={home}", *two, "run.dir=d", "labels_per_class=2", "seeds=1", folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_transfer(run: Path, tmp_path: Path) -> None:
+    done = command("downstream", f"encoder_file={run}", *TWO, "run.dir=d", "labels_per_class=2", "seeds=1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "d" / "results.json").read_text())["rows"]) == 1
 

@@ -10,13 +10,12 @@ from sklearn.datasets import load_digits
 
 from ssl_framework import cli
 from ssl_framework.checkpoint import load_encoder
-from ssl_framework.commands.explain import choices_in
-from support import channels, light
+from support import KINDS_FIRST, channels, light
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* cannot be read .* and is replaced")  # the broken image below, on purpose
 GREY = {"digits", "fashion_mnist"}
 REAL = pytest.mark.skipif("SSL_FRAMEWORK_DATA" not in os.environ, reason="SSL_FRAMEWORK_DATA is not set")
-KINDS = [
+DATA = [
     pytest.param("digits", id="digits"),
     pytest.param("folder", id="folder", marks=pytest.mark.slow),
     pytest.param("fashion_mnist", id="fashion_mnist", marks=[REAL, pytest.mark.data, pytest.mark.slow]),
@@ -40,8 +39,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("task", choices_in("pretext"))
-@pytest.mark.parametrize("data", KINDS)
+@pytest.mark.parametrize("task", KINDS_FIRST)
+@pytest.mark.parametrize("data", DATA)
 def test_a_task_trains_and_its_encoder_can_be_measured(
     task: str, data: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

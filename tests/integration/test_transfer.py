@@ -20,7 +20,7 @@ from browser import FOUND, Browser
 from ssl_framework import cli
 from ssl_framework.commands import compose, pictures, pretrain, report, reproduce, story, transfer
 from ssl_framework.commands.quiet import quiet
-from ssl_framework.transfer import claims, rows
+from ssl_framework.transfer import Plan, claims, rows
 from support import light
 
 SHORT = [
@@ -220,7 +220,25 @@ def test_another_split_of_the_pretraining_is_a_limit(encoder: Path, whole: Path,
     assert "may have seen images of test" in said
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+def test_a_rate_at_the_end_of_the_choice_is_a_limit() -> None:
+    pilots = [
+        {"pilot": True, "method": method, "budget": budget, "rate": rate}
+        for method, budget, rate in (("scratch", 10, 0.3), ("full", 10, 0.3), ("full", "all", 0.3), ("lora", 10, 0.2))
+    ]
+    plan = Plan(rates=(0.1, 0.2, 0.3))
+    (said,) = story._at_the_edge(
+        [*pilots, {"method": "lora", "budget": 10, "rate": 0.3}, {"pilot": True, "method": "pca"}], plan
+    )
+    assert said == (
+        "Some chose the largest learning rate of all, 0.3; a larger one may suit them better "
+        "(with 10 labels a class: scratch, fine-tuned; with all labels: fine-tuned)."
+    )
+    assert "smallest learning rate of all, 0.2" in story._at_the_edge(pilots, Plan(rates=(0.2, 0.3, 0.4)))[0]
+    assert story._at_the_edge(pilots, Plan(rates=(0.3,))) == []
+
+
+@pytest.mark.slow  # test_grid.py stops one at once, within the process
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_study_goes_on_to_the_same_rows(whole: Path, encoder: Path, tmp_path: Path, how: signal.Signals) -> None:
     line = [sys.executable, "-m", "ssl_framework", "transfer", *words(encoder, "jobs=2", *FEW), "run.dir=stopped"]
     process = subprocess.Popen(

@@ -53,6 +53,7 @@ def test_the_wheel_holds_code_types_and_configuration_and_nothing_else(wheel: Pa
     assert {name.split("/")[0] for name in names} == {"ssl_framework", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
 
 
+@pytest.mark.slow
 def test_installed_from_the_wheel_it_pretrains_in_another_folder(wheel: Path, tmp_path: Path) -> None:
     """The environment has only the wheel; its dependencies are lent by the one that runs the tests."""
     environment = tmp_path / "environment"

@@ -194,12 +194,17 @@ def test_all_processes_take_the_centroids_of_the_first():
     assert first.norm() > 0
 
 
-def test_of_a_sample_that_is_twice_in_a_batch_the_last_vector_is_kept():
+def test_of_a_sample_that_is_twice_in_a_batch_the_last_vector_is_kept(monkeypatch: pytest.MonkeyPatch):
+    """Whichever of them a GPU writes last: all of a sample are its last one."""
     bank = MemoryBank(4, momentum=0.0)
     bank.begin(6)
-    before, z = bank.rows.clone(), normalize(torch.randn(5, 4), dim=1)
-    bank.stage(torch.tensor([2, 4, 2, 0, 2]), z)
+    before, z, index = bank.rows.clone(), normalize(torch.randn(5, 4), dim=1), torch.tensor([2, 4, 2, 0, 2])
+    written: list[torch.Tensor] = []
+    copy = torch.Tensor.index_copy_
+    monkeypatch.setattr(torch.Tensor, "index_copy_", lambda self, *given: (written.append(given[2]), copy(self, *given))[1])
+    bank.stage(index, z)
     bank.follow(0.0)
+    torch.testing.assert_close(written[0], z[[4, 1, 4, 3, 4]])
     torch.testing.assert_close(bank.rows[[0, 2, 4]], z[[3, 4, 1]])
     assert torch.equal(bank.rows[[1, 3, 5]], before[[1, 3, 5]])
 

@@ -207,7 +207,8 @@ def runs(rows: Sequence[Row]) -> Html:
     body: list[list[Content]] = []
     for row in rows:
         recipe, command = row.get("recipe") or {}, row.get("command")
-        accuracy, rate, steps, seconds = (row.get(key) for key in ("accuracy", "rate", "steps", "seconds"))
+        accuracy, rate, penalty, steps, seconds = (row.get(key) for key in ("accuracy", "rate", "penalty", "steps", "seconds"))
+        chosen = [*([] if rate is None else [f"{rate:.3g}"]), *([] if penalty is None else [f"penalty {penalty:.3g}"])]
         made = " ".join(str(recipe.get(key, "")) for key in ("config_hash", "code", "data_fingerprint")).strip()
         body.append(
             [
@@ -217,7 +218,7 @@ def runs(rows: Sequence[Row]) -> Html:
                 "n/a" if accuracy is None or row.get("na") else f"{100 * accuracy:.2f}",
                 "" if steps is None else f"{steps:,}",
                 "" if seconds is None else f"{seconds:.1f}",
-                f"{rate:.3g}" if rate is not None else "" if (c := row.get("penalty")) is None else f"penalty {c:.3g}",
+                ", ".join(chosen),
                 made,
                 tag("code", command) if command else None,
             ]

@@ -1,5 +1,7 @@
 """Libraries that are too old, or missing, are named before they are imported."""
 
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -51,6 +53,16 @@ def test_builds_below_the_floor_will_not(version: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(metadata, "version", lambda _: version)
     with pytest.raises(ValueError, match=r"torch>=2\.11"):
         installed.require()
+
+
+def test_it_is_said_before_torch_is_imported():
+    program = (
+        "import sys; from importlib import metadata; known = metadata.version; "
+        "metadata.version = lambda name: '2.0' if name == 'torch' else known(name); "
+        "from ssl_framework import cli; code = cli.run(['pretrain']); sys.exit(10 * code + ('torch' in sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, "torch 2.0 is installed" in ended.stderr) == (20, True), ended.stderr
 
 
 def test_optional_libraries_are_not_asked_for(monkeypatch: pytest.MonkeyPatch):

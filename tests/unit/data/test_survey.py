@@ -119,10 +119,11 @@ def test_copies_by_where_they_are(copies: dict[int, int], found: tuple[str, bool
     assert told(splits(np.arange(60) % 5, copies)) == [found]
 
 
-def test_a_copy_in_a_split_that_is_carved_is_left_out_of_it() -> None:
+def test_a_copy_that_training_takes_out_is_none_to_mend() -> None:
     whole, rows = pool(copies={45: 3}), np.arange(60)
-    found = told({"train": Part(whole, rows[:40]), "val": Part(whole, rows[40:])})
-    assert found == [("left out", False, "val", 5)]
+    parts = {"train": Part(whole, rows[:40]), "val": Part(whole, rows[40:])}
+    assert told(parts, left_out={"val": {5}}) == [("left out", False, "val", 5)]
+    assert told(parts, left_out={"val": {6}}) == [("in two splits", True, "val", 5)]
 
 
 def test_a_copy_among_unlabelled_samples_that_are_pretrained_on_is_a_leak_and_one_of_the_labelled_ones_is_none() -> None:

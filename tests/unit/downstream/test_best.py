@@ -98,7 +98,7 @@ def test_a_patience_of_nothing_is_refused():
 )
 def test_a_measure_that_never_gets_better_is_an_error(encoder, scores: list[float], why: str, monkeypatch):
     monkeypatch.setattr("ssl_framework.downstream.best._MANY", 6)  # the loss of these six changes
-    monkeypatch.setattr("ssl_framework.downstream.best._FALLS", 0.0)  # and falls, which would say that something is learnt
+    monkeypatch.setattr("ssl_framework.downstream.best._FALLS", 1.0)  # and falls, which would say that something is learnt
     with pytest.raises(ValueError, match=why):
         fit(encoder, Scores(scores), KeepBest("told", "max"))
 
@@ -124,6 +124,8 @@ def test_a_plateau_on_which_the_loss_falls_is_told_of_and_loses_no_training():
         heard([2 - 0.1 * k for k in range(10)])._require_choice()
     with pytest.raises(ValueError, match=r"was 0\.95 at each of 10 validations"):
         heard([2 + 0.1 * k for k in range(10)])._require_choice()
+    with pytest.raises(ValueError, match=r"was 0\.95 at each of 10 validations"):
+        heard([-1 + 0.1 * k for k in range(10)])._require_choice()
 
 
 def test_three_equal_validations_are_enough_where_the_loss_stands_too():

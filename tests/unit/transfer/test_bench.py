@@ -4,7 +4,7 @@ import torch
 
 from ssl_framework.data import ArraySource, Labelled
 from ssl_framework.data.split import Part
-from ssl_framework.transfer import Judge, require_apart
+from ssl_framework.transfer import Judge, require_disjoint
 from ssl_framework.transfer.bench import correctness
 
 from .conftest import bars
@@ -37,9 +37,9 @@ def test_splits_that_share_a_sample_are_refused():
         return Labelled(Part(source, np.array(rows)), (8, 8), split=name)
 
     apart = part([0, 1, 2], "train"), part([3, 4, 5], "val"), part([6, 7, 8], "test")
-    require_apart(*apart)
+    require_disjoint(*apart)
     with pytest.raises(ValueError, match="train and test share 1 samples"):
-        require_apart(apart[0], apart[1], part([2, 9], "test"))
+        require_disjoint(apart[0], apart[1], part([2, 9], "test"))
     with pytest.raises(ValueError, match="train and val share 2"):
-        require_apart(apart[0], part([0, 1, 3], "val"), apart[2])
-    require_apart(*(bars(9, name, 0) for name in ("train", "val", "test")))  # of three files
+        require_disjoint(apart[0], part([0, 1, 3], "val"), apart[2])
+    require_disjoint(*(bars(9, name, 0) for name in ("train", "val", "test")))  # of three files

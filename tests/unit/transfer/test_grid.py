@@ -6,7 +6,7 @@ import torch
 from ssl_framework.transfer import Cell, cells_of, claims, rows, study
 from ssl_framework.transfer import grid as module
 from ssl_framework.transfer.cells import labels, trained
-from ssl_framework.transfer.grid import parted
+from ssl_framework.transfer.grid import measured_again, parted
 from ssl_framework.transfer.probes import Vectors, probed
 
 from .conftest import bench, plan
@@ -133,6 +133,27 @@ def test_an_error_in_a_process_reaches_the_user_and_stops_the_others(tmp_path):
     with pytest.raises(ValueError, match="fewer than the 50"):
         study(bench, plan(budgets=(1, 50)), tmp_path / rows.FILE, jobs=2)
     assert module._Here.desk is None
+
+
+def test_probe_then_fine_tuning_takes_the_pilots_penalty_and_rate(tmp_path):
+    asked, file = plan(methods=("scratch", "lp_ft"), budgets=(4,), seeds=(0, 1, 2)), tmp_path / rows.FILE
+    found = [row for row in study(bench, asked, file) if row["method"] == "lp_ft"]
+    assert [row.get("pilot", False) for row in found] == [True, False, False]
+    assert len({(row["penalty"], row["rate"]) for row in found}) == 1
+    assert found[0]["tried"]
+    assert not found[1]["tried"]
+    other = dict(found[0], penalty=min(asked.penalties) + 0.5, rate=2e-3)  # what nothing would choose
+    file.unlink()
+    rows.append(file, [other])
+    again = [row for row in study(bench, asked, file) if row["method"] == "lp_ft" and not row.get("pilot")]
+    assert {(row["penalty"], row["rate"]) for row in again} == {(other["penalty"], other["rate"])}
+    once = measured_again(bench(), asked, again[0])
+    assert all(once[key] == again[0][key] for key in ("penalty", "rate", "correct"))
+
+
+def test_a_probe_is_never_forgotten():
+    with pytest.raises(ValueError, match="lp_ft begins with a probe"):
+        trained(bench(), plan(), Cell("lp_ft", 4, 1), 1e-2)
 
 
 def test_the_pilot_never_reads_test():
