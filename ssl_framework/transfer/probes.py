@@ -41,7 +41,7 @@ class Vectors:
         device = "cuda" if plan.accelerator == "gpu" else "cpu"
         self.embed = partial(embed, prepare=prepare, device=device, precision=plan.precision)
         self._prepare = prepare
-        self._held: dict[tuple[str, int], _Said] = {}  # in the order in which they came
+        self._held: dict[tuple[str, int], _Said] = {}  # in the order in which they were asked for
 
     def encoder(self, method: str, seed: int) -> Encoder:
         """That of a method."""
@@ -60,13 +60,15 @@ class Vectors:
         asked = start, seed if start == "fresh" else 0
         if asked not in self._held:
             self._held[asked] = _Said(self._encoder(method, seed), {})
-            self._forget(start)
+        self._held[asked] = self._held.pop(asked)  # now the last that was asked for
+        self._forget(start)
         return self._held[asked]
 
     def _said(self, method: str, seed: int, name: str, split: Labelled) -> Embeddings:
         encoder, vectors = self._of(method, seed)
         if name not in vectors:
             vectors[name] = self.embed(encoder, split)
+            self._forget(METHODS[method].start)
         return vectors[name]
 
     def _forget(self, start: str) -> None:

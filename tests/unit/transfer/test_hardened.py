@@ -2,7 +2,7 @@
 
 import torch
 
-from ssl_framework.transfer import Cell
+from ssl_framework.transfer import Cell, probes
 from ssl_framework.transfer.bench import correctness
 from ssl_framework.transfer.cells import module, trained
 from ssl_framework.transfer.grid import study
@@ -35,10 +35,22 @@ def test_a_trained_model_is_the_same():
         assert right(model, made.judge.images.images(range(45))) == correctness(row, 45).tolist()
 
 
+def test_vectors_beyond_the_limit_are_forgotten_as_soon_as_they_are_there(monkeypatch):
+    vectors = Vectors(bench(), plan())
+    monkeypatch.setattr(probes, "_MOST_BYTES", 2 * vectors.val("frozen", 0).x.nbytes)
+    first = vectors.val("frozen", 0)
+    assert vectors.val("random_frozen", 1) is vectors.val("random_frozen", 1)
+    assert vectors.val("frozen", 0) is first  # there is room for both
+    vectors.test("frozen", 0)  # the last, so that the other goes
+    assert list(vectors._held) == [("pretrained", 0)]
+    assert vectors.val("frozen", 0) is first
+
+
 def test_probe_then_fine_tuning_begins_as_the_probe():
     made, asked = bench(), plan(steps=2)
     vectors, cell = Vectors(made, asked), Cell("lp_ft", 4, 1)
     start = start_of(vectors, cell, None)
+    assert set(vectors._held["pretrained", 0].vectors) == {"val"}  # test is not asked
     row, encoder, _ = probed(vectors, Cell("frozen", 4, 1), start.penalty)
     before = module(made, asked, cell, 1e-3, start)
     images = made.judge.images.images(range(45))
