@@ -32,7 +32,7 @@ def of(called: Callable[..., Any]) -> dict[str, Any]:
         return {}
     hints = {name: hint for name in parameters if (hint := _resolved(function, name)) is not None}
     for name, parameter in parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD and typing.get_args(hints.get(name)):
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hints.get(name)) is typing.Unpack:
             hints |= typing.get_type_hints(typing.get_args(hints.pop(name))[0])
     return hints
 
@@ -47,10 +47,10 @@ def takes(called: Callable[..., Any]) -> set[str] | None:
     named = {name for name, one in parameters.items() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
     for name, one in parameters.items():
         if one.kind is one.VAR_KEYWORD:
-            inner = typing.get_args(_resolved(called.__init__ if isinstance(called, type) else called, name))
-            if not inner:
+            hint = _resolved(called.__init__ if isinstance(called, type) else called, name)
+            if typing.get_origin(hint) is not typing.Unpack:
                 return None
-            named |= set(typing.get_type_hints(inner[0]))
+            named |= set(typing.get_type_hints(typing.get_args(hint)[0]))
     return named
 
 
@@ -88,11 +88,9 @@ def fits(value: Any, hint: Any, *, strict: bool = False) -> bool:
     if kind in (Mapping, dict):
         of_key, of_value = inner or (Any, Any)
         pairs = value.items() if isinstance(value, dict) else ()
-        return isinstance(value, dict) and all(
-            of_key is of_value is Any or (fits(key, of_key, strict=strict) and fits(one, of_value, strict=strict))
-            for key, one in pairs
-        )
-    return type(value) in _PLAIN[kind] if kind in _PLAIN else not strict
+        each = (fits(key, of_key, strict=strict) and fits(one, of_value, strict=strict) for key, one in pairs)
+        return isinstance(value, dict) and all(each)
+    return type(value) in _PLAIN[kind] if kind in _PLAIN else hint is Any or not strict
 
 
 def said(hint: Any) -> str:
@@ -112,7 +110,10 @@ def said(hint: Any) -> str:
 def _said_of_items(origin: Any, inner: tuple[Any, ...]) -> str:
     """What stands in a list, behind the word."""
     kinds = list(dict.fromkeys(one for one in inner if one is not Ellipsis))
-    if len(kinds) != 1:
-        return f" of {', '.join(map(said, inner))}" if kinds else ""
-    each = f" of {said(kinds[0]).removeprefix('a ')}s"
-    return f"{each}, {len(inner)} of them" if origin is tuple and Ellipsis not in inner else each
+    if len(kinds) > 1:
+        return f" of {', '.join(map(said, inner))}"
+    count = f", {len(inner)} of them" if origin is tuple and kinds and Ellipsis not in inner else ""
+    if kinds in ([], [Any]):
+        return count
+    word = said(kinds[0])
+    return f" of {word.removeprefix('a ')}s{count}" if word in _WORDS.values() and word[:2] == "a " else f"{count}, each {word}"

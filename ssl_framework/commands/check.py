@@ -16,9 +16,11 @@ from ssl_framework.commands import build, folder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import FoundError
+from ssl_framework.data import DataModule, overlap
 from ssl_framework.data.findings import SORTS, Finding, facts, findings
 from ssl_framework.data.folder import FolderSource
 from ssl_framework.data.masks import Masks
+from ssl_framework.data.overlap import Rows
 from ssl_framework.data.split import rooted
 from ssl_framework.data.survey import Looked, survey
 from ssl_framework.paths import printable
@@ -54,7 +56,7 @@ def run(settings: Settings) -> dict[str, Any]:
     data = build.data({**settings, "data": {**settings["data"], "cache": False, "cache_size": None}})
     home = folder.begin(settings)
     looked = survey(data.sources(), settings["threads"], _masks(settings, data.sources()))
-    goes = {name: frozenset(rows.tolist()) for name, rows in data.left_out().items()}
+    goes = {name: frozenset(rows.tolist()) for name, rows in _left_out(data, looked, settings["data"].get("cache")).items()}
     found, known = findings(looked, data.size, strict=strict, near_ones=settings["near"], left_out=goes), facts(looked)
     must = [one for one in found if one.mend]
     name = printable(data.name)
@@ -76,6 +78,21 @@ def run(settings: Settings) -> dict[str, Any]:
         raise FoundError(f"{sentence} {home / 'check.csv'} names them.")
     say(sentence)
     return {"run": str(home), "findings": counts, "page": str(page)}
+
+
+def _left_out(data: DataModule, looked: Mapping[str, Looked], cached: bool | None) -> dict[str, Rows]:
+    """Copies that training leaves out: those of a cache are told by their pixels, as here."""
+    if not cached:
+        return data.left_out()
+    shown = {id(one.source): one.contents.view("V16")[:, 0] for one in looked.values()}
+    clear = {id(one.source): one.readable & ~one.blank for one in looked.values()}
+
+    def tell(known: Source, split: Source) -> Rows:
+        among = set(shown[id(known)][clear[id(known)]].tolist())
+        return np.flatnonzero([one in among for one in shown[id(split)].tolist()] & clear[id(split)])
+
+    splits = {name: looked[name].source if name in looked else None for name in ("train", "val", "test")}
+    return overlap.left_out(splits, overlap.held_out_copies(splits, tell))
 
 
 def _masks(settings: Settings, sources: Mapping[str, Source]) -> Masks | None:

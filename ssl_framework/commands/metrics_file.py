@@ -27,6 +27,7 @@ class MetricsFile(Logger):
         self._columns = ["step"]
         self._row: dict[str, Any] = {}  # of the current step, which may still grow
         self._waiting: list[dict[str, Any]] = []  # rows that the disk did not take yet
+        self._lost = False
 
     @property
     def name(self) -> str:
@@ -68,8 +69,9 @@ class MetricsFile(Logger):
         """Write the last row."""
         if self._row or self._waiting:
             self._put()
-        if self._waiting:
-            rank_zero_warn(f"{self.path} lacks the last {len(self._waiting)} rows: it could not be written until the end.")
+        if self._waiting and not self._lost:
+            rank_zero_warn(f"{self.path} lacks its end ({len(self._waiting)} of its rows): it could not be written.")
+        self._lost = bool(self._waiting)
 
     def _put(self) -> None:
         told = bool(self._waiting)

@@ -46,9 +46,8 @@ def run(settings: Settings) -> dict[str, Any]:
     data = build.data(settings)
     labelled = build.labelled(settings, data)
     data.require_apart()  # before monitors take its splits
-    if labelled is not data:
-        labelled.require_apart()
-        data.require_unseen(labelled)
+    labelled.require_apart()
+    data.require_unseen(labelled)
     module = pretext(settings, data)
     home = Path(settings["run"]["dir"])
     trainer = _trainer(settings, data, labelled, home)

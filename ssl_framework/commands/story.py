@@ -120,7 +120,7 @@ def _at_the_edge(found: Sequence[Row], plan: Plan) -> list[str]:
     for rate, which, beyond in ends if len(plan.rates) > 1 else ():
         at: dict[Any, list[str]] = {}
         for row in found:
-            if row.get("pilot") and row.get("rate") == rate:
+            if row.get("pilot") and row.get("rate") == rate and _is_best_alone(row):
                 at.setdefault(row["budget"], []).append(NAMES[row["method"]])
         if at:
             where = "; ".join(f"with {budget_in_words(budget)}: {', '.join(names)}" for budget, names in at.items())
@@ -128,6 +128,12 @@ def _at_the_edge(found: Sequence[Row], plan: Plan) -> list[str]:
                 f"Some chose the {which} learning rate of all, {rate:g}; a {beyond} one may suit them better ({where})."
             )
     return said
+
+
+def _is_best_alone(row: Row) -> bool:
+    """Whether validation tells the chosen rate from all others."""
+    found = list(row["tried"].values())
+    return found.count(max(found)) == 1
 
 
 def _seen_before(settings: Mapping[str, Any], folder: Path | None) -> list[str]:

@@ -114,8 +114,9 @@ class DataModule(pl.LightningDataModule):
             learn, val = carve(learn, val_share, split_seed)
         self.train = learn if labelled is None else train
         self._splits: dict[str, Source | None] = {"train": learn, "val": val, "test": test}
-        self._copies: dict[str, overlap.Rows] | None = None
+        self._copies: overlap.Copies | None = None  # positions before copies were left out
         self._is_apart = False
+        self._unseen: list[DataModule] = []  # whose held-out images were looked for in what is pretrained on
         self._views: ViewMaker | None = None
         self._size = checked_size(train, size, name, free=self._cached is not None)
         check_facts(learn, channels, classes, name)
@@ -250,36 +251,38 @@ class DataModule(pl.LightningDataModule):
         return self.split("test")
 
     def left_out(self) -> dict[str, overlap.Rows]:
-        """Copies of what is learnt from that `require_apart` takes out of val and test: positions in each."""
+        """Copies of what is learnt from that `require_apart` takes out of val and test: positions in each as it was before."""
+        return overlap.left_out(self._splits, self._held_out_copies())
+
+    def _held_out_copies(self) -> overlap.Copies:
         if self._copies is None:
             self._copies = overlap.held_out_copies(self._splits)
-        train = self._splits["train"]
-        return {name: rows for name, rows in self._copies.items() if overlap.is_carved(self._splits[name], train)}
+        return self._copies
 
     def require_apart(self) -> None:
         """Keep images that are learnt from out of what chooses and judges: see `ssl_framework.data.overlap.apart`.
 
-        Where others are pretrained on than those with labels, held-out images among them are told of, too.
-
         Raises:
             ValueError: more than 1 % of a split that was given are copies, or most of one that was carved.
         """
-        if self._is_apart:
-            return
-        self.left_out()
-        assert self._copies is not None
-        self._splits = overlap.apart(self._splits, self._copies, str(self.name))
-        self._is_apart = True
-        if self.train is not self._splits["train"]:
-            self.require_unseen(self)
+        if not self._is_apart:
+            self._splits = overlap.apart(self._splits, self._held_out_copies(), str(self.name))
+            self._is_apart = True
 
     def require_unseen(self, labelled: "DataModule") -> None:
-        """Tell of images that other data hold out and that are pretrained on here, and refuse their test images.
+        """Tell of images that are held out and that are pretrained on here without their labels, and refuse test images.
+
+        Args:
+            labelled: the data that hold them out: others, or these, whose own splits were compared by `require_apart` unless
+                others are pretrained on than those with labels.
 
         Raises:
             ValueError: more than 1 % of a test split that was given; see `ssl_framework.data.overlap.require_unseen`.
         """
-        overlap.require_unseen(self.train, labelled._splits, str(labelled.name))
+        is_compared = labelled is self and self.train is self._splits["train"]
+        if not is_compared and labelled not in self._unseen:
+            overlap.require_unseen(self.train, labelled._splits, str(labelled.name))
+            self._unseen.append(labelled)
 
     def record(self) -> dict[str, Any]:
         """What the run folder keeps of the data, as plain containers: facts, sizes of the splits and how they were carved."""
@@ -296,7 +299,9 @@ class DataModule(pl.LightningDataModule):
                 "pretrain": self.num_samples,
                 **{key: len(s) if s is not None else 0 for key, s in self._splits.items()},
             },
-            "left_out": {name: len(rows) for name, rows in (self.left_out() if self._is_apart else {}).items()},
+            "left_out": {
+                name: len(rows) for name, rows in (self.left_out() if self._is_apart else {}).items()
+            },  # of those compared
             "val_share": self.val_share,
             "split_seed": self.split_seed,
             "seed": self.seed,

@@ -204,14 +204,12 @@ def _alike(looked: Mapping[str, Looked], near_ones: bool, left_out: Mapping[str,
     readable = np.concatenate([looked[split].readable for split in splits])
     contents = np.concatenate([looked[split].contents for split in splits])
     single = readable.copy()
+    blank = np.concatenate([looked[split].blank for split in splits])
     for group in same(contents, readable):
         single[group[1:]] = False
-        first = place[int(group[0])]
-        for row in group[1:].tolist():
-            yield _twice(looked, first, place[row], left_out)
+        yield from _copies(looked, [place[row] for row in group.tolist()], left_out, blank=bool(blank[group[0]]))
     if not near_ones:
         return
-    blank = np.concatenate([looked[split].blank for split in splits])
     thumbnails = np.concatenate([looked[split].thumbnails for split in splits])
     for one, other, apart in near(thumbnails, single & ~blank):
         (split, index), (first_split, first) = place[other], place[one]
@@ -219,20 +217,26 @@ def _alike(looked: Mapping[str, Looked], near_ones: bool, left_out: Mapping[str,
         yield Finding("looks the same", False, split, index, _name(looked, split, index), detail, (first_split, first))
 
 
-def _twice(
-    looked: Mapping[str, Looked], first: tuple[str, int], second: tuple[str, int], left_out: Mapping[str, Collection[int]]
-) -> Finding:
-    """A sample with the pixels of another."""
-    (split, index), name = second, _name(looked, *second)
-    labels = _label(looked, *first), _label(looked, *second)
-    detail = f"as {_name(looked, *first)} of {first[0]}"
-    apart = {first[0], split} != {"pretrain", "train"}  # both are learnt from
-    if first[0] != split and apart:
-        goes = any(row in left_out.get(which, ()) for which, row in (first, second))
-        return Finding("left out" if goes else "in two splits", not goes, split, index, name, detail, first)
-    if None not in labels and labels[0] != labels[1]:
-        return Finding("two labels", False, split, index, name, f"{detail}: {labels[0]} and {labels[1]}", first)
-    return Finding("duplicate", False, split, index, name, detail, first)
+def _copies(
+    looked: Mapping[str, Looked], places: list[tuple[str, int]], left_out: Mapping[str, Collection[int]], *, blank: bool
+) -> Iterator[Finding]:
+    """Samples with the same pixels. What is left out of a split is no copy in it; images of one colour tell nothing."""
+    goes = {place: place[1] in left_out.get(place[0], ()) for place in places}
+    first = min(places, key=lambda place: goes[place])  # the first that stays
+    for place in places:
+        if place == first or (blank and place[0] != first[0]):
+            continue
+        (split, index), name = place, _name(looked, *place)
+        labels = _label(looked, *first), _label(looked, *place)
+        detail = f"as {_name(looked, *first)} of {first[0]}"
+        if goes[place]:
+            yield Finding("left out", False, split, index, name, detail, first)
+        elif first[0] != split and {first[0], split} != {"pretrain", "train"}:  # both are learnt from
+            yield Finding("in two splits", True, split, index, name, detail, first)
+        elif None not in labels and labels[0] != labels[1]:
+            yield Finding("two labels", False, split, index, name, f"{detail}: {labels[0]} and {labels[1]}", first)
+        else:
+            yield Finding("duplicate", False, split, index, name, detail, first)
 
 
 def _label(looked: Mapping[str, Looked], split: str, index: int) -> str | None:

@@ -1,8 +1,9 @@
 """Splits that hold the same images: told by what is in them, not by where they lie."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from ssl_framework.data.split import BulkSource, Part, rooted, same_root
 from ssl_framework.data.threads import spread
-from ssl_framework.types import BadSampleError, Source
+from ssl_framework.types import Source
 
 LIMIT = 200_000
 """Samples of two splits together, up to which they are compared."""
@@ -28,8 +29,12 @@ _AT_ONCE = 64 << 20  # bytes
 _READERS = 16  # threads that wait for a disk
 _NOTHING = 0  # of an image of one colour, which is no copy of another such image
 
+_USE = {"train": "train on", "test": "test on"}
+
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Splits = Mapping[str, Source | None]
+Copies = Mapping[str, Mapping[str, Rows]]
+"""Of val and test, positions of samples that are in another split, by that split; without what could not be compared."""
 
 
 @runtime_checkable
@@ -41,41 +46,51 @@ class FileSource(Source, Protocol):
         ...
 
 
-def copies(known: Sequence[Source], split: Source) -> Rows | None:
+def copies(known: Source, split: Source, told: dict[int, Rows] | None = None) -> Rows | None:
     """Samples of `split` that are among the `known`: positions ``(n,)``; None where that would be dear, or cannot be told.
 
     Images in arrays are told by their pixels and files by all their bytes; images of one colour, and what is no image, are no
     copies. Few files are read whole: those of one size are compared by three pieces first. A file and an array share nothing
     that could be told cheaply, and samples that are read one by one from elsewhere are not looked at.
+
+    Args:
+        known: samples to find.
+        split: samples to look at.
+        told: digests of sources of arrays that were compared before, by ``id``; those of these are added.
     """
-    if len(split) + sum(map(len, known)) > LIMIT:
+    if len(known) + len(split) > LIMIT:
         return None
-    parts = [rooted(source, np.arange(len(source))) for source in (*known, split)]
-    if all(isinstance(root, FileSource) for root, _ in parts):
-        paths = [[root.path_of(int(row)) for row in rows] for root, rows in parts if isinstance(root, FileSource)]
-        found = _copied_files([path for some in paths[:-1] for path in some], paths[-1])
-        return found[[_shows_something(split, int(row)) for row in found]]
-    if all(isinstance(root, BulkSource) for root, _ in parts):
-        if sum(_bytes(root, rows) for root, rows in parts if isinstance(root, BulkSource)) > LARGEST:
+    (root, rows), (own_root, own_rows) = (rooted(source, np.arange(len(source))) for source in (known, split))
+    if isinstance(root, FileSource) and isinstance(own_root, FileSource):
+        return _copied_files([root.path_of(int(row)) for row in rows], [own_root.path_of(int(row)) for row in own_rows], split)
+    if isinstance(root, BulkSource) and isinstance(own_root, BulkSource):
+        if _bytes(root, rows) + _bytes(own_root, own_rows) > LARGEST:
             return None
-        *others, own = [_of_pixels(root, rows) for root, rows in parts if isinstance(root, BulkSource)]
-        return np.flatnonzero(np.isin(own, np.concatenate(others)) & (own != _NOTHING))
+        told = {} if told is None else told
+        for source, its_root, its_rows in ((known, root, rows), (split, own_root, own_rows)):
+            if id(source) not in told:
+                told[id(source)] = _of_pixels(its_root, its_rows)
+        own = told[id(split)]
+        return np.flatnonzero(np.isin(own, told[id(known)]) & (own != _NOTHING))
     return None
 
 
-def held_out_copies(splits: Splits) -> dict[str, Rows]:
-    """Samples of val and test that are among those of train, or of val among those of test.
+def held_out_copies(splits: Splits, tell: Callable[[Source, Source], Rows | None] | None = None) -> Copies:
+    """Samples of val and test that are among those of train, and of val among those of test.
 
     Args:
         splits: train, val and test.
-
-    Returns:
-        Positions in each split that could be compared: see `copies`.
+        tell: says which samples of the second are among the first; default `copies`.
     """
-    learn, test = ([one] if (one := splits[name]) is not None else [] for name in ("train", "test"))
-    others = {"test": learn, "val": [*learn, *test]}
-    found = {name: copies(others[name], split) for name, split in held_out(splits).items()}
-    return {name: rows for name, rows in found.items() if rows is not None}
+    tell = partial(copies, told={}) if tell is None else tell
+    found: dict[str, dict[str, Rows]] = {}
+    for name, split in held_out(splits).items():
+        for other in ("train", "test") if name == "val" else ("train",):
+            known = splits[other]
+            rows = None if known is None else tell(known, split)
+            if rows is not None:
+                found.setdefault(name, {})[other] = rows
+    return found
 
 
 def held_out(splits: Splits) -> dict[str, Source]:
@@ -84,11 +99,17 @@ def held_out(splits: Splits) -> dict[str, Source]:
 
 
 def is_carved(split: Source | None, *pools: Source | None) -> bool:
-    """Whether a split is a part of what is trained on, set aside: then nobody chose what is in it."""
+    """Whether a split is a part of what is trained on, set aside by us or by the user: nobody looked at what is in it."""
     return split is not None and any(same_root(split, pool) for pool in pools if pool is not None)
 
 
-def apart(splits: Splits, found: Mapping[str, Rows], where: str) -> dict[str, Source | None]:
+def left_out(splits: Splits, found: Copies) -> dict[str, Rows]:
+    """Positions that `apart` takes out of splits that were carved."""
+    carved = {name: some for name, some in found.items() if is_carved(splits[name], splits["train"])}
+    return {name: _union(some) for name, some in carved.items()}
+
+
+def apart(splits: Splits, found: Copies, where: str) -> dict[str, Source | None]:
     """Splits of which none holds what is learnt from.
 
     Copies leave a split that was carved. A split that was given may have a few.
@@ -101,14 +122,16 @@ def apart(splits: Splits, found: Mapping[str, Rows], where: str) -> dict[str, So
     Raises:
         ValueError: more than 1 % of a split that was given are copies, or most of one that was carved.
     """
-    kept = dict(splits)
-    for name, rows in found.items():
-        split = splits[name]
+    kept, goes = dict(splits), left_out(splits, found)
+    for name, some in found.items():
+        split, rows = splits[name], _union(some)
         assert split is not None
-        among = "train or to test on" if name == "val" and splits["test"] is not None else "train on"
-        said = f"{len(rows):,} of {len(split):,} {name} images of {where} are among those to {among}"
-        if not is_carved(split, splits["train"]):
-            _require_few(rows, split, said, f"Give data.path the training images alone, or other {name} images")
+        of = {other: len(known) for other in some if len(some[other]) and (known := splits[other]) is not None}
+        among = " and ".join(f"the {count:,} to {_USE[other]}" for other, count in of.items())
+        said = f"{len(rows):,} of {len(split):,} {name} images of {where} are among {among}"
+        if name not in goes:
+            alone = "Give data.path the training images alone, or" if "train" in of else "Give"
+            _require_few(rows, split, said, f"{alone} other {name} images")
         elif len(rows) > (1 - _LEFT) * len(split):
             raise ValueError(f"{said}, and too little is left to judge by. Remove the copies, which ssl-framework check lists.")
         elif len(rows):
@@ -130,14 +153,19 @@ def require_unseen(pool: Source, splits: Splits, where: str) -> None:
     Raises:
         ValueError: more than 1 % of a test split that was given.
     """
+    told: dict[int, Rows] = {}
     for name, split in held_out(splits).items():
-        rows = copies([pool], split)
+        rows = copies(pool, split, told)
         if rows is None or not len(rows):
             continue
         said = f"{len(rows):,} of {len(split):,} {name} images of {where} are among the {len(pool):,} to pretrain on"
         if name == "test" and not is_carved(split, splits["train"], pool):
             _require_few(rows, split, said, "Give data.path the training images alone")
         rank_zero_warn(f"{said}, without their labels: what is measured on them, is measured on images that were seen.")
+
+
+def _union(some: Mapping[str, Rows]) -> Rows:
+    return np.unique(np.concatenate(list(some.values())))
 
 
 def _require_few(rows: Rows, split: Source, said: str, remedy: str) -> None:
@@ -160,32 +188,35 @@ def _of_pixels(root: BulkSource, rows: Rows) -> Rows:
 
 def _numbers(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Rows:
     flat = np.ascontiguousarray(images).reshape(len(images), -1)
-    plain = (flat == flat[:, :1]).all(axis=1)
+    plain = (images == images[..., :1, :1]).all(axis=(1, 2, 3))
     shape = str(images.shape[1:]).encode()
     digests = [_digest(shape, flat[row]) for row in range(len(flat))]
     return np.where(plain, _NOTHING, np.array([int.from_bytes(one[:8], "little", signed=True) for one in digests], np.int64))
 
 
-def _shows_something(source: Source, index: int) -> bool:
-    """Whether a sample can be read, and is not of one colour."""
-    try:
-        image = source.read(index)
-    except BadSampleError:
-        return False
-    return bool((image != image[:, :1, :1]).any())
-
-
-def _copied_files(known: list[Path], split: list[Path]) -> Rows:
+def _copied_files(known: list[Path], split: list[Path], source: Source) -> Rows:
     """By size, then by pieces, then by all bytes: each look only at those that the one before could not tell apart."""
-    rows = np.arange(len(split))
+    rows, own = np.arange(len(split)), list[Any]()
     with ThreadPoolExecutor(_READERS) as pool:
         for told in (_size, _pieces, _whole):
             own = list(spread(pool, _if_readable(told), [split[row] for row in rows]))
             others = list(spread(pool, _if_readable(told), known))
             both = (set(own) & set(others)) - {None}
             rows = rows[[key in both for key in own]]
+            own = [key for key in own if key in both]
             known = [path for path, key in zip(known, others, strict=True) if key in both]
-    return rows
+        one_of_each = dict(zip(own, rows.tolist(), strict=True))
+        shows = dict(zip(one_of_each, spread(pool, partial(_shows_something, source), one_of_each.values()), strict=True))
+    return rows[[shows[key] for key in own]]
+
+
+def _shows_something(source: Source, index: int) -> bool:
+    """Whether a sample can be read, and is not of one colour."""
+    try:
+        image = source.read(index)
+    except Exception:  # whatever a source of a user's raises: it is told of when the sample is met
+        return False
+    return bool((image != image[:, :1, :1]).any())
 
 
 def _if_readable(told: Callable[[Path], Any]) -> Callable[[Path], Any]:

@@ -143,7 +143,8 @@ class KeepBest(EarlyStopping):
         enough = _FEW if said.constant_loss else _MANY
         if not said.constant or said.count < enough or said.first == perfect:
             return
-        if said.least_loss < said.first_loss - _FALLS * abs(said.first_loss):
+        fall = said.first_loss - said.least_loss  # inf: the first one was
+        if fall > (0 if math.isinf(fall) else _FALLS * abs(said.first_loss)):
             rank_zero_warn(
                 f"{self.monitor} was {said.first:g} at each of {said.count} validations, while val/loss fell from "
                 f"{said.first_loss:.4g} to {said.least_loss:.4g}: choose=best takes the earliest of them."

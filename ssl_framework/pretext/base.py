@@ -142,6 +142,7 @@ class PretextModule(pl.LightningModule):
             self._data.attach(self.views)
             if stage == "fit":
                 self._data.require_apart()
+                self._data.require_unseen(self._data)
             for follower in self._followers if stage == "fit" else ():
                 follower.begin(self._data.num_samples)
         else:

@@ -222,8 +222,14 @@ def test_another_split_of_the_pretraining_is_a_limit(encoder: Path, whole: Path,
 
 def test_a_rate_at_the_end_of_the_choice_is_a_limit() -> None:
     pilots = [
-        {"pilot": True, "method": method, "budget": budget, "rate": rate}
-        for method, budget, rate in (("scratch", 10, 0.3), ("full", 10, 0.3), ("full", "all", 0.3), ("lora", 10, 0.2))
+        {"pilot": True, "method": method, "budget": budget, "rate": rate, "tried": {"0.1": other, "0.3": 0.5}}
+        for method, budget, rate, other in (
+            ("scratch", 10, 0.3, 0.4),
+            ("full", 10, 0.3, 0.4),
+            ("full", "all", 0.3, 0.4),
+            ("lora", 10, 0.2, 0.4),
+            ("last_n", 10, 0.3, 0.5),  # another is as good
+        )
     ]
     plan = Plan(rates=(0.1, 0.2, 0.3))
     (said,) = story._at_the_edge(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ssl_framework import hints
 from ssl_framework.commands import compose, early
 from ssl_framework.paths import conf_dir
 
@@ -46,6 +47,33 @@ def test_what_is_not_taken_is_refused_with_what_is_near() -> None:
         early.check(node("Own", cuont=3))
     with pytest.raises(ValueError, match=r"data\.name=x: ssl_framework\.data\.digits takes no name"):
         early.check(compose.compose("pretrain", ["+data.name=x"]))
+
+
+def typed(first: list[Any], *, pairs: dict[str, Any] | None = None, **counts: int) -> None:
+    """Takes any further key."""
+
+
+def test_anything_is_taken_where_an_annotation_says_so() -> None:
+    early.check(node("typed", first=[1, "a"], pairs={"a": 1}, more=2))
+    assert hints.takes(typed) is None
+    assert hints.fits([1, "a"], list[Any], strict=True)
+    assert hints.fits({"a": 1}, dict[str, Any], strict=True)
+    assert not hints.fits({1: 1}, dict[str, Any], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (list[int], "a list of whole numbers"),
+        (tuple[int, int], "a list of whole numbers, 2 of them"),
+        (tuple[list[int], list[int]], "a list, 2 of them, each a list of whole numbers"),
+        (list[int | str], "a list, each a whole number or a word"),
+        (tuple[int, str], "a list of a whole number, a word"),
+        (list[Any], "a list"),
+    ],
+)
+def test_annotations_in_words(hint: Any, words: str) -> None:
+    assert hints.said(hint) == words
 
 
 def test_a_callable_without_a_signature_is_not_judged() -> None:

@@ -126,6 +126,23 @@ def test_a_copy_that_training_takes_out_is_none_to_mend() -> None:
     assert told(parts, left_out={"val": {6}}) == [("in two splits", True, "val", 5)]
 
 
+def test_what_stays_of_copies_is_compared() -> None:
+    """Of three copies, the one that is left out must not hide that the two others are in two splits."""
+    whole, rows = pool(copies={45: 3, 55: 3}), np.arange(60)
+    parts = {
+        "train": Part(whole, np.delete(rows[:40], 3)),
+        "val": Part(whole, rows[[3, *range(40, 50)]]),
+        "test": Part(whole, rows[50:]),
+    }
+    assert told(parts, left_out={"val": {0}}) == [("in two splits", True, "test", 5), ("left out", False, "val", 0)]
+
+
+def test_images_of_one_colour_are_in_no_two_splits() -> None:
+    black = np.zeros((3, 8, 8, 1), np.uint8)
+    parts = {"train": ArraySource(black, np.zeros(3, int)), "test": ArraySource(black[:1], np.zeros(1, int))}
+    assert [one for one in told(parts) if one[0] == "in two splits" or one[1]] == []
+
+
 def test_a_copy_among_unlabelled_samples_that_are_pretrained_on_is_a_leak_and_one_of_the_labelled_ones_is_none() -> None:
     parts = splits(np.arange(60) % 5)
     unlabelled = ArraySource(scenes(60, 8)[[3, 55]])

@@ -128,6 +128,11 @@ def test_a_plateau_on_which_the_loss_falls_is_told_of_and_loses_no_training():
         heard([-1 + 0.1 * k for k in range(10)])._require_choice()
 
 
+def test_a_loss_that_was_infinite_at_first_falls():
+    with pytest.warns(UserWarning, match="while val/loss fell from inf to 1"):
+        heard([float("inf"), *(2 - 0.1 * k for k in range(11))])._require_choice()
+
+
 def test_three_equal_validations_are_enough_where_the_loss_stands_too():
     best = KeepBest("told", "max")
     for _ in range(3):
