@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_framework.commands.story import NAMES
 from ssl_framework.transfer import claims, rows
 
 HERE = Path(__file__).resolve().parent
@@ -150,10 +151,10 @@ def _table(found: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["| labels a class | verdict | method | gain (points) | as many labels from scratch |", "|---:|---|---|---:|---:|"]
     for one in told["verdicts"]:
         low, high = (f"{100 * one[key]:+.1f}" for key in ("low", "high"))
-        rival = "" if one["rival"] is None else f" ({one['rival']} is not beaten)"
+        rival = "" if one["rival"] is None else f" ({NAMES[one['rival']]}: not beaten)"
         lines.append(
-            f"| {one['budget']} | {one['verdict']}{rival} | {one['method']} | {100 * one['gain']:+.1f} ({low} to {high}) | "
-            f"{worth.get(one['budget'], '')} times |"
+            f"| {one['budget']} | {one['verdict']}{rival} | {NAMES[one['method']]} | "
+            f"{100 * one['gain']:+.1f} ({low} to {high}) | {worth.get(one['budget'], '')} times |"
         )
     return lines
 

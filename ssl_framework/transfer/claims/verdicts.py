@@ -202,12 +202,13 @@ def _one_sided(test: Comparison, sign: int) -> float:
 
 def _rivals(found: Sequence[Verdict]) -> str:
     """What is as good without pretraining, where scratch is not."""
-    cheap = [one for one in found if one.rival is not None]
-    if not cheap:
+    rivals = [one.rival for one in found if one.rival is not None]
+    if not rivals:
         return ""
-    names = " and ".join(dict.fromkeys(_CHEAP.get(one.rival or "", one.rival or "") for one in cheap))
-    places = " and ".join(budget_in_words(one.budget) for one in cheap)
-    return f" At {places}, it beats training from scratch, but is not shown to beat {names}."
+    names = " or ".join(dict.fromkeys(_CHEAP.get(rival, rival) for rival in rivals))
+    runs = [list(group) for cheap, group in groupby(found, key=lambda one: one.rival is not None) if cheap]
+    places = " and ".join(_span(run) for run in runs)
+    return f" {places[0].upper()}{places[1:]}, it beats training from scratch, but is not shown to beat {names}."
 
 
 _CHEAP = {

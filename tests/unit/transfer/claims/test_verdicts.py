@@ -207,6 +207,14 @@ def test_the_headline_names_what_is_as_good_without_pretraining():
         "Transfer pays at 10 labels a class; there is no evidence either way at 1 label a class. At 1 label a class, it beats "
         "training from scratch, but is not shown to beat a logistic regression on raw pixels."
     )
+    several = [
+        Verdict(budget, "no evidence" if rival else "pays", "frozen", 5, None, None, "", rival)
+        for budget, rival in ((1, "pca"), (10, "raw_pixels"), (50, None), (250, "pca"))
+    ]
+    assert headline(several).endswith(
+        " From 1 up to 10 labels a class and at 250 labels a class, it beats training from scratch, but is not shown to beat "
+        "a logistic regression on principal components or a logistic regression on raw pixels."
+    )
     (alone,) = verdicts(floored(0.2, 0.2))
     assert headline([alone]).endswith("but is not shown to beat a logistic regression on raw pixels.")
 
