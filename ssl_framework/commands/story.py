@@ -30,7 +30,7 @@ NAMES = {
     "pca": "principal components",
     "frozen": "frozen",
     "last_n": "last layer fine-tuned",
-    "lp_ft": "classifier first, then fine-tuned",
+    "lp_ft": "frozen, then fine-tuned",
     "full": "fine-tuned",
     "lora": "LoRA",
 }

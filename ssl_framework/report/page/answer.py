@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ssl_framework.metrics import budget_order
+from ssl_framework.metrics import budget_in_words, budget_order
 from ssl_framework.report.page import charts, parts
 from ssl_framework.report.page.markup import Content, Html, join, tag
 from ssl_framework.report.page.parts import Section
@@ -13,12 +13,14 @@ from ssl_framework.report.table import Budget
 def headline(study: Study) -> Html:
     """Title, the sentence, the answer at each budget, and the three numbers."""
     answers = [
-        tag("li", tag("b", parts.count(verdict["labels"], "label")), " ", parts.badge(verdict)) for verdict in _by_labels(study)
+        tag("li", tag("b", budget_in_words(verdict["budget"])), " ", parts.badge(verdict)) for verdict in _by_labels(study)
     ]
+    answer, stop, more = study["sentence"].partition(". ")
     return tag(
         "header",
         tag("p", study["title"], class_="title"),
-        tag("h1", study["sentence"]),
+        tag("h1", f"{answer}{stop.strip()}"),
+        tag("p", more, class_="lead") if more else None,
         tag("p", _question(study), class_="question"),
         tag("ul", *answers, class_="answers", aria_label="Verdict at each number of labels") if answers else None,
         _key_numbers(study),
@@ -258,11 +260,12 @@ def _key_numbers(study: Study) -> Html | None:
         mean, low, high = verdict["gain"]
         ends = "" if low is None or high is None else f" (95 % interval {points_between(low, high)})"
         found.append(
-            (f"{parts.points(mean)} points", f"of accuracy over scratch with {parts.count(verdict['labels'], 'label')}{ends}")
+            (f"{parts.points(mean)} points", f"of accuracy over scratch with {budget_in_words(verdict['budget'])}{ends}")
         )
     labels = [verdict["labels"] for verdict in decided]
     for worth in (one for one in study.get("label_efficiency", []) if one["labels"] in labels):
-        found.append((_ratio(worth["ratio"]), worth.get("sentence") or _worth(worth["labels"], worth["ratio"])))
+        value = _ratio(worth["labels"], worth["ratio"])
+        found.append((value, worth.get("sentence") or _worth(worth["labels"], worth["ratio"])))
     if "pays_after_tasks" in study:
         tasks = study.get("pays_after_tasks")
         found.append(("not shown" if tasks is None else parts.count(tasks, "task"), _pays_after(study)))
@@ -280,8 +283,11 @@ def points_between(low: float, high: float) -> str:
     return f"{parts.points(low)} to {parts.points(high)}"
 
 
-def _ratio(ratio: Ratio) -> str:
+def _ratio(labels: int, ratio: Ratio) -> str:
+    """``> 5.0×``; where nothing was measured with more labels, more than once says little: ``> 2,500 labels``."""
     sign = {"above": "> ", "below": "< ", None: ""}[ratio.get("censored")]
+    if sign == "> " and ratio["value"] < 1.05:
+        return f"> {parts.count(labels, 'label')}"
     return f"{sign}{parts.factor(ratio['value'])}"
 
 

@@ -23,7 +23,7 @@ MARKER_PATHS = {
     "X": "M0-1.9L2.4-4.4L4.4-2.4L1.9 0L4.4 2.4L2.4 4.4L0 1.9L-2.4 4.4L-4.4 2.4L-1.9 0L-4.4-2.4L-2.4-4.4z",
 }
 _DASHES = (None, "7 3", "2 3", "9 3 2 3")
-_NAMES_MOST = 20  # letters of a name beside its line
+_NAMES_MOST = 23  # letters of a name beside its line
 
 
 class Look(NamedTuple):
@@ -217,7 +217,7 @@ def _lines(
     notes: Sequence[tuple[float, float, str]] = (),
 ) -> Html:
     (x, y), (width, height) = axes, size
-    left, top, right, bottom = 52, 26 if y.title else 10, width - (158 if names else 16), height - (48 if x.title else 26)
+    left, top, right, bottom = 52, 26 if y.title else 10, width - (178 if names else 16), height - (48 if x.title else 26)
 
     def at(across: float, up: float) -> tuple[float, float]:
         return left + x.place(across) * (right - left), bottom - y.place(up) * (bottom - top)

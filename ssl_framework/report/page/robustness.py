@@ -96,7 +96,7 @@ def _measures(measured: Robustness) -> Iterator[_Measure]:
 
 def _size(x: float) -> str:
     """Of a change, as attacks are named: ``8/255``."""
-    return f"{255 * x:.0f}/255" if abs(255 * x - round(255 * x)) < 0.01 else f"{x:.3g}"
+    return "0" if x == 0 else f"{255 * x:.0f}/255" if abs(255 * x - round(255 * x)) < 0.01 else f"{x:.3g}"
 
 
 def _doubts(found: dict[str, Robustness]) -> Iterator[tuple[str, str]]:
@@ -187,13 +187,14 @@ def _corruption(name: str, found: dict[str, Robustness], looks: dict[str, charts
 
 def _sweep(key: str, title: str, unit: str, found: dict[str, Robustness], looks: dict[str, charts.Look]) -> _Small:
     lines: list[charts.Line] = []
+    write = "{:.0%}".format if key == "label_noise" else _size
     for method, measured in found.items():
-        drawn = [charts.Point(x, 100 * y, f"{method}, {unit} {x:.3g}: {parts.percent(y)}") for x, y in _steps(measured, key)]
+        drawn = [charts.Point(x, 100 * y, f"{method}, {unit} {write(x)}: {parts.percent(y)}") for x, y in _steps(measured, key)]
         if drawn:
             lines.append(charts.Line(method, drawn, looks[method]))
     places = sorted({point.x for line in lines for point in line.points})
     edge = 0.04 * (places[-1] - places[0] or 1)
-    return _Small(title, lines, charts.Axis(unit, places[0] - edge, places[-1] + edge, [(x, f"{x:.3g}") for x in places]))
+    return _Small(title, lines, charts.Axis(unit, places[0] - edge, places[-1] + edge, [(x, write(x)) for x in places]))
 
 
 def _steps(measured: Robustness, key: str) -> Iterator[tuple[float, float]]:

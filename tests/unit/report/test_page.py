@@ -16,6 +16,7 @@ from scipy import stats
 
 import studies
 from ssl_framework import report
+from ssl_framework.metrics import budget_in_words
 from ssl_framework.report import style
 from ssl_framework.report.page import charts, page
 from ssl_framework.report.page.check import png_size
@@ -308,7 +309,22 @@ def test_the_answer_stands_first_with_three_numbers(written, whole):
     assert tiles[2].startswith("4 tasks")
     assert "3 min 7 s" in tiles[2]
     answers = [item.text() for item in next(header.find("ul", class_="answers")).find("li")]
-    assert answers == ["10 labels ✓ pays", "40 labels ✓ pays", "100 labels ✓ pays", "1,150 labels ? no evidence"]
+    words = [budget_in_words(verdict["budget"]) for verdict in sorted(whole["verdicts"], key=lambda one: one["labels"])]
+    assert answers == [f"{word} {sign}" for word, sign in zip(words, [*["✓ pays"] * 3, "? no evidence"], strict=True)]
+
+
+def test_only_the_first_sentence_is_the_heading(small, tmp_path):
+    small["sentence"] = "Transfer pays at 2.5 % of the labels. At 1 label a class, it does not."
+    header = next(Tree(text_of(small, tmp_path)).root.find("header"))
+    assert next(header.find("h1")).text() == "Transfer pays at 2.5 % of the labels."
+    assert next(header.find("p", class_="lead")).text() == "At 1 label a class, it does not."
+
+
+def test_more_than_was_measured_is_no_factor(small, tmp_path):
+    """ "More than once as many labels" says nothing; that the measured labels did not suffice does."""
+    small["label_efficiency"][0]["ratio"] = {"value": 1.0, "censored": "above"}
+    tiles = [tile.text() for tile in next(Tree(text_of(small, tmp_path)).root.find("ul", class_="tiles")).find("li")]
+    assert tiles[1].startswith(f"> {small['label_efficiency'][0]['labels']} labels")
 
 
 def test_time_that_is_not_shown_to_be_won_back_is_said_so(small, tmp_path):
@@ -411,6 +427,8 @@ def test_robustness_says_where_pretraining_does_not_help(small, tmp_path):
     ]
     assert heat == [["Corruption", "scratch", "tuned"], ["fog", "60.0", "56.0"], ["snow", "50.0", "50.5"]]
     assert "After learning from 40 labels." in section.text()
+    ticks = {mark.text() for mark in section.find("text", class_="tick middle")}
+    assert {"0", "2/255", "8/255", "20%"} <= ticks
 
 
 def test_attacks_that_show_too_little_are_doubted(small, tmp_path):
@@ -440,7 +458,7 @@ def test_what_is_not_decided_has_no_big_number(small, tmp_path):
     tiles = [tile.text() for lists in root.find("ul", class_="tiles") for tile in lists.find("li")]
     first = min(decided, key=lambda one: one["labels"]) if decided else None
     assert [tile for tile in tiles if "points" in tile] == (
-        [] if first is None else [tile for tile in tiles if f"with {first['labels']:,} labels" in tile]
+        [] if first is None else [tile for tile in tiles if f"with {budget_in_words(first['budget'])}" in tile]
     )
     for one in small["verdicts"]:
         one["verdict"] = "no evidence"
