@@ -14,7 +14,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,6 @@ HERE = Path(__file__).resolve().parent
 ROWS = HERE / "evidence"
 DOCS = HERE.parent / "docs"
 HOME = Path.home() / ".cache" / "ssl_framework" / "benchmarks" / "evidence"
-SECONDS = "seconds.json"
 
 
 class Case(NamedTuple):
@@ -67,10 +65,7 @@ def measure(name: str, home: Path, jobs: int | None) -> None:
         _command(home, "pretrain", *case.pretrain, f"run.dir={encoder}")
     begun = (home / study / "config.yaml").is_file()
     words = [f"resume={study}"] if begun else [f"encoder_file={encoder}", *case.study, f"run.dir={study}"]
-    started = time.monotonic()
     _command(home, "transfer", *words, *(() if jobs is None else (f"jobs={jobs}",)))
-    if not begun:
-        (home / study / SECONDS).write_text(json.dumps({"seconds": time.monotonic() - started}) + "\n")
 
 
 def _command(home: Path, *words: str) -> None:
@@ -87,10 +82,8 @@ def keep(home: Path) -> None:
         packed = gzip.compress((source / rows.FILE).read_bytes(), mtime=0)
         (ROWS / f"{name}.jsonl.gz").write_bytes(packed)
         shutil.copyfile(source / "report.html", DOCS / "evidence" / f"{name}.html")
-        seconds = source / SECONDS
-        known = json.loads(seconds.read_text()) if seconds.is_file() else {}
         results = json.loads((source / "results.json").read_text())
-        facts = {"pretrain_seconds": results.get("pretrain_seconds"), "study_seconds": known.get("seconds")}
+        facts = {"pretrain_seconds": results.get("pretrain_seconds")}
         (ROWS / f"{name}.json").write_text(json.dumps({**facts, "environment": results["environment"]}, indent=1) + "\n")
     if len(there) > 1:
         _command(home, "report", f"runs=[{','.join(map(str, map(study_of, there)))}]", "run.dir=runs/comparison")
@@ -154,17 +147,25 @@ def _table(found: Sequence[dict[str, Any]]) -> list[str]:
         rival = "" if one["rival"] is None else f" ({NAMES[one['rival']]}: not beaten)"
         lines.append(
             f"| {one['budget']} | {one['verdict']}{rival} | {NAMES[one['method']]} | "
-            f"{100 * one['gain']:+.1f} ({low} to {high}) | {worth.get(one['budget'], '')} times |"
+            f"{100 * one['gain']:+.1f} ({low} to {high}) | {_worth(worth.get(one['budget']))} |"
         )
     return lines
 
 
+def _worth(factor: str | None) -> str:
+    """``3.2 times``, or that the largest number of labels was not enough."""
+    return {None: "", "more than 1": "more than were measured"}.get(factor, f"{factor} times")
+
+
 def _cost(facts: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
-    pretrain, study, where = facts["pretrain_seconds"], facts["study_seconds"], facts["environment"]
-    made = f"It was pretrained on {where['pretrained on']}"
+    pretrain, where = facts["pretrain_seconds"], facts["environment"]
     took = "" if pretrain is None else f", in {pretrain / 60:.0f} minutes"
-    rest = "" if study is None else f"; the study of {len(found)} rows, with robustness, took {study / 60:.0f}"
-    return f"{made}{took}{rest} ({where.get('processor', 'unknown processor')}, {where['threads']} threads)."
+    learning = sum(row.get("seconds") or 0.0 for row in found) / 60
+    threads = f"{where['threads']} thread{'' if where['threads'] == 1 else 's'}"
+    return (
+        f"It was pretrained on {where['pretrained on']}{took}; the {len(found)} rows of the study learnt for {learning:.0f} "
+        f"minutes in all, in two processes at a time ({where.get('processor', 'unknown processor')}, {threads} each)."
+    )
 
 
 def main() -> None:
