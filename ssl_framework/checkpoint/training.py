@@ -21,6 +21,7 @@ from ssl_framework.guards.finite import written
 from ssl_framework.types import ViewMaker
 
 Plain = dict[str, Any]
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # what torch's optimisers keep for each weight
 
 FAILURE = "failure"
 """Folder of a run in which what replays steps that were not finite is kept."""
@@ -79,6 +80,7 @@ class SaveRun(Checkpoint):
             for folder in (Path(trainer.default_root_dir), store.checkpoint_dir(trainer.default_root_dir)):
                 remove_leftovers(folder)
         if trainer.ckpt_path is not None:
+            _require_moments(trainer, pl_module)
             _say_what_differs(trainer, Path(trainer.ckpt_path))
         if self._unvalidated is not None:
             self._validate_again(trainer)
@@ -282,6 +284,21 @@ def _validates_now(trainer: pl.Trainer) -> bool:
 
 def _environment(trainer: pl.Trainer) -> Plain:
     return store.environment(trainer.strategy.root_device, trainer.world_size)
+
+
+def _require_moments(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuse moments that do not lie beside their weights: torch counts them when it loads them, and looks at no shape."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    for optimizer in trainer.optimizers:
+        for parameter, state in optimizer.state.items():
+            for key in _MOMENTS:
+                held = state.get(key)
+                if isinstance(held, Tensor) and held.shape != parameter.shape:
+                    raise ValueError(
+                        f"{trainer.ckpt_path} cannot be gone on from: {key} of {names.get(parameter, 'a weight')} has shape "
+                        f"{tuple(held.shape)}, and the weight {tuple(parameter.shape)}. It was changed, or belongs to another "
+                        "run; begin anew, or take one from a backup."
+                    )
 
 
 def _say_what_differs(trainer: pl.Trainer, path: Path) -> None:

@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ssl_framework.checkpoint import SaveRun, checkpoints, last_checkpoint, load_encoder
+from ssl_framework.checkpoint import SaveRun, checkpoints, last_checkpoint, load_encoder, store
 from ssl_framework.guards import NonFiniteError
 from ssl_framework.optim import adamw
 from ssl_framework.pretext import SimCLR
@@ -111,6 +112,20 @@ def test_another_environment_is_said_to_be_other_bits(tmp_path: Path):
         UserWarning, match=r"going on is not bit-exact, because torch is .* and was 1.0, threads is 1 and was 64"
     ):
         fit(small("rotation"), digits_data(), 2, tmp_path, resume=last)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3)])
+def test_moments_of_another_shape_are_refused_before_a_step(shape: tuple[int, ...], tmp_path: Path):
+    """torch loads them as they are; some of its kernels would read past their end."""
+    fit(small("rotation"), digits_data(), 1, tmp_path)
+    path = last_checkpoint(tmp_path)
+    state = torch.load(path, weights_only=True)
+    number = max(state["optimizer_states"][0]["state"])
+    state["optimizer_states"][0]["state"][number]["exp_avg"] = torch.zeros(shape)
+    torch.save(state, path)
+    store.seal(path, {})
+    with pytest.raises(ValueError, match=rf"exp_avg of \S+ has shape {re.escape(str(shape))}, and the weight .*from a backup"):
+        fit(small("rotation"), digits_data(), 2, tmp_path, resume=path)
 
 
 def test_what_there_is_to_resume_is_said(tmp_path: Path):
