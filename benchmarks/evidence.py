@@ -159,13 +159,13 @@ def _worth(factor: str | None) -> str:
 
 def _cost(facts: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
     pretrain, where = facts["pretrain_seconds"], facts["environment"]
-    took = "" if pretrain is None else f", in {pretrain / 60:.0f} minutes"
     learning = sum(row.get("seconds") or 0.0 for row in found) / 60
     threads = max(row["recipe"]["threads"] for row in found)
-    each = f"{threads} thread{'' if threads == 1 else 's'} each"
+    share = f"{threads} thread{'' if threads == 1 else 's'}"
+    took = "" if pretrain is None else f", in what would be {pretrain / 60:.0f} minutes of {share}"
     return (
         f"It was pretrained on {where['pretrained on']}{took}; the {len(found)} rows of the study learnt for {learning:.0f} "
-        f"minutes in all, in two processes at a time ({where.get('processor', 'unknown processor')}, {each})."
+        f"minutes in all, in two processes at a time ({where.get('processor', 'unknown processor')}, {share} each)."
     )
 
 

@@ -301,7 +301,7 @@ def _worth(labels: int, ratio: Ratio) -> str:
 
 def _pays_after(study: Study) -> str:
     tasks, seconds = study.get("pays_after_tasks"), study.get("pretrain_seconds")
-    cost = "" if seconds is None else f" ({parts.duration(seconds)})"
+    cost = "" if seconds is None else f" ({parts.duration(seconds)} with what a row had of the machine)"
     if tasks is None:
         return f"It is not shown that the time spent on pretraining{cost} is ever won back by faster training."
     after = f"after {parts.count(tasks, 'task')} that reuse it, wherever transfer pays"
