@@ -61,7 +61,7 @@ def told(
     labels = {row["budget"]: row["labels"] for row in found if "accuracy" in row}
     clean = [row for row in found if not row.get("label_noise") and not row.get("pilot")]
     study: Plain = {
-        "title": f"Does transfer pay? {_encoder(settings)} on {settings['run']['choices']['data']}",
+        "title": f"{_encoder(settings)} on {settings['run']['choices']['data']}",
         "sentence": _named(claimed["headline"]),
         "verdicts": [_verdict(one, labels) for one in claimed["verdicts"] if "gain" in one],
         "rows": [_row(row, home, bench, plan) for row in clean],

@@ -18,7 +18,7 @@ def headline(study: Study) -> Html:
     answer, stop, more = study["sentence"].partition(". ")
     return tag(
         "header",
-        tag("p", study["title"], class_="title"),
+        tag("p", f"Does transfer pay? {study['title']}", class_="title"),
         tag("h1", f"{answer}{stop.strip()}"),
         tag("p", more, class_="lead") if more else None,
         tag("p", _question(study), class_="question"),

@@ -54,7 +54,7 @@ def write_page(study: Mapping[str, Any], path: Path | str) -> Path:
         words.limits(known),
     ]
     shown = [section for section in sections if section is not None]
-    return write(_document(known["title"], answer.headline(known), shown, parts.sprite(known)), path)
+    return write(_document(f"Does transfer pay? {known['title']}", answer.headline(known), shown, parts.sprite(known)), path)
 
 
 def write_comparison(studies: Sequence[Mapping[str, Any]], path: Path | str) -> Path:

@@ -151,7 +151,8 @@ def _summary(found: dict[str, Robustness]) -> Html:
     head = ("Method", "Clean (%)", "Corrupted, mean (%)", "Confidence off by (points)", "Known from unknown (AUROC)")
     caption = (
         "Accuracy on clean and on corrupted test images; how far the stated confidence is from the truth (calibration error, "
-        "lower is better); how well it notices images of a kind that it never saw (1 is perfect, 0.5 is guessing)"
+        "lower is better); how well it tells images of a kind that it never saw (1 is perfect, 0.5 is guessing, less means "
+        "that it is surer of them than of what it knows)"
     )
     return parts.table(caption, head, body)
 

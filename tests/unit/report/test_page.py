@@ -103,6 +103,13 @@ def compared(whole, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
+def test_a_page_asks_and_a_comparison_names_its_studies(whole, written, compared):
+    question = f"Does transfer pay? {whole['title']}"
+    assert written.count(question) >= 2  # the window and the heading
+    assert whole["title"] in compared
+    assert "Does transfer pay?" not in compared
+
+
 @pytest.fixture(params=["page", "comparison"])
 def text(request):
     return request.getfixturevalue("written" if request.param == "page" else "compared")
