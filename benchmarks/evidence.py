@@ -2,7 +2,7 @@
 
     export SSL_FRAMEWORK_DATA=FOLDER                     # that holds fashion_mnist/ and cifar10/
     python benchmarks/evidence.py fashion_mnist_simclr   # pretrain and study; several names, or none for all
-    python benchmarks/evidence.py --report               # docs/evidence/*.html and docs/explanation/evidence.md
+    python benchmarks/evidence.py --report               # docs/evidence/*.html, docs/explanation/evidence.md, README's table
 
 The commands are those of the command line, run in ``--home``, where run folders stay: a study that was stopped goes on. Rows
 are kept in ``benchmarks/evidence/``, compressed, so that the sentence of a page can be checked.
@@ -12,9 +12,10 @@ import argparse
 import gzip
 import json
 import shutil
+import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from ssl_framework.transfer import claims, rows
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "evidence"
 DOCS = HERE.parent / "docs"
+README = HERE.parent / "README.md"
 HOME = Path.home() / ".cache" / "ssl_framework" / "benchmarks" / "evidence"
 
 
@@ -99,11 +101,9 @@ def kept(name: str) -> list[dict[str, Any]]:
 
 def page() -> str:
     """The Markdown of docs/explanation/evidence.md."""
-    lines = [HEAD, *([TOGETHER] if (DOCS / "evidence" / "comparison.html").is_file() else [])]
-    for name, case in CASES.items():
-        if not (ROWS / f"{name}.jsonl.gz").is_file():
-            continue
-        found = kept(name)
+    lines = [HEAD, *overview(), "", *([TOGETHER] if (DOCS / "evidence" / "comparison.html").is_file() else []), COMMANDS]
+    for name, found in _measured().items():
+        case = CASES[name]
         facts = json.loads((ROWS / f"{name}.json").read_text())
         lines += [
             f"## {case.pretext} on {case.data}",
@@ -123,13 +123,53 @@ def page() -> str:
     return "\n".join(lines)
 
 
+def _measured() -> dict[str, list[dict[str, Any]]]:
+    """The rows of every case that has some."""
+    return {name: kept(name) for name in CASES if (ROWS / f"{name}.jsonl.gz").is_file()}
+
+
+def overview() -> list[str]:
+    """A table of all cases: accuracy from scratch, and of the method that the pilot chose; bold where transfer pays."""
+    lines: dict[str, dict[Any, str]] = {}
+    for name, found in _measured().items():
+        cells = claims.Measured(found).cells
+        lines[f"{CASES[name].pretext} on {CASES[name].data}"] = {
+            one.budget: _reached(cells, one) for one in claims.verdicts(found) if one.method is not None
+        }
+    budgets = sorted({budget for line in lines.values() for budget in line})
+    heads = [f"{budget} label{'' if budget == 1 else 's'}/class" for budget in budgets]
+    table = [f"| {name} | {' | '.join(line.get(budget, '') for budget in budgets)} |" for name, line in lines.items()]
+    return [f"| scratch → pretrained (%) | {' | '.join(heads)} |", f"|---|{'---:|' * len(budgets)}", *table, "", BOLD]
+
+
+def _reached(cells: Mapping[tuple[str, claims.Budget], Mapping[int, claims.Outcome]], verdict: claims.Verdict) -> str:
+    """``24.1 → **37.7**``, means over the seeds that are judged."""
+    assert verdict.method is not None
+    scratch, ours = (
+        f"{100 * statistics.mean(one.accuracy for one in cells[method, verdict.budget].values()):.1f}"
+        for method in (claims.SCRATCH, verdict.method)
+    )
+    return f"{scratch} → {f'**{ours}**' if verdict.word == 'pays' else ours}"
+
+
+def readme(text: str) -> str:
+    """The README with the table of today between its marks."""
+    begin, end = "<!-- evidence:begin -->\n", "<!-- evidence:end -->"
+    before, _, rest = text.partition(begin)
+    return before + begin + "\n".join(overview()) + "\n" + end + rest.partition(end)[2]
+
+
+BOLD = """Test accuracy, mean of five seeds. **Bold**: transfer pays, which is to be better than scratch and than every floor
+(raw pixels, principal components, a random network), corrected for the numbers of labels. What is done with the pretrained
+encoder was chosen on validation, by a seed of its own."""
+
 HEAD = """# Encoders, and whether they paid
 
 Each was pretrained by one command and studied by another, with the default grid of [`transfer`](../does-transfer-pay.md), on
 two CPU cores. A page opens offline. Gains are over training from scratch with the same labels, with 95 % t intervals over five
 seeds. Made by `python benchmarks/evidence.py --report` from `benchmarks/evidence/`.
-
-The commands below find the data sets where this says that they are:
+"""
+COMMANDS = """The commands below find the data sets where this says that they are:
 
 ```bash
 export SSL_FRAMEWORK_DATA=DATA  # the folder that holds fashion_mnist and cifar10
@@ -184,6 +224,7 @@ def main() -> None:
     if asked.report:
         keep(asked.home)
         (DOCS / "explanation" / "evidence.md").write_text(page())
+        README.write_text(readme(README.read_text()))
         return
     for name in asked.names or CASES:
         measure(name, asked.home, asked.jobs)

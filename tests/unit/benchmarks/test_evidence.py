@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ssl_framework.commands import compose
@@ -67,5 +69,35 @@ def test_rows_are_bound_to_one_recipe(name: str, evidence: ModuleType) -> None:
     assert facts["environment"]["pretrained on"]
 
 
-def test_the_table_of_the_docs_is_made_of_the_rows(evidence: ModuleType) -> None:
+def test_the_tables_of_the_docs_are_made_of_the_rows(evidence: ModuleType) -> None:
     assert (ROOT / "docs" / "explanation" / "evidence.md").read_text() == evidence.page()
+    readme = (ROOT / "README.md").read_text()
+    assert readme == evidence.readme(readme)
+    assert readme.count("\n".join(evidence.overview())) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_overview_says_what_was_reached(name: str, evidence: ModuleType) -> None:
+    case, rows = evidence.CASES[name], evidence.kept(name)
+    line = next(line for line in evidence.overview() if line.startswith(f"| {case.pretext} on {case.data} |"))
+    shown = line.strip("|").split("|")[1:]
+    for cell, one in zip(shown, claims.summary(rows)["verdicts"], strict=True):
+        scratch, ours = (
+            np.mean(
+                [
+                    row["accuracy"]
+                    for row in rows
+                    if _is_judged(row) and (row["method"], row["budget"]) == (method, one["budget"])
+                ]
+            )
+            for method in ("scratch", one["method"])
+        )
+        told = re.fullmatch(r" (\d+\.\d) → (\*\*)?(\d+\.\d)(\*\*)? ", cell)
+        assert told is not None
+        assert float(told[1]) == pytest.approx(100 * scratch, abs=0.051)
+        assert float(told[3]) == pytest.approx(100 * ours, abs=0.051)
+        assert bool(told[2]) == (one["verdict"] == "pays")
+
+
+def _is_judged(row: dict[str, Any]) -> bool:
+    return not row.get("pilot") and not row.get("label_noise")
