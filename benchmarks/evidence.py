@@ -5,7 +5,8 @@
     python benchmarks/evidence.py --report               # docs/evidence/*.html, docs/explanation/evidence.md, README's table
 
 The commands are those of the command line, run in ``--home``, where run folders stay: a study that was stopped goes on. Rows
-are kept in ``benchmarks/evidence/``, compressed, so that the sentence of a page can be checked.
+and results are kept in ``benchmarks/evidence/``, compressed, so that the sentence of a page can be checked, and studies of
+several machines are compared.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_framework import report
 from ssl_framework.commands.story import NAMES
 from ssl_framework.transfer import claims, rows
 
@@ -84,13 +86,16 @@ def keep(home: Path) -> None:
         packed = gzip.compress((source / rows.FILE).read_bytes(), mtime=0)
         (ROWS / f"{name}.jsonl.gz").write_bytes(packed)
         shutil.copyfile(source / "report.html", DOCS / "evidence" / f"{name}.html")
-        results = json.loads((source / "results.json").read_text())
-        facts = {"pretrain_seconds": results.get("pretrain_seconds")}
-        (ROWS / f"{name}.json").write_text(json.dumps({**facts, "environment": results["environment"]}, indent=1) + "\n")
-    if len(there) > 1:
-        _command(home, "report", f"runs=[{','.join(map(str, map(study_of, there)))}]", "run.dir=runs/comparison")
-        shutil.copyfile(home / "runs" / "comparison" / "comparison.html", DOCS / "evidence" / "comparison.html")
-        shutil.rmtree(home / "runs" / "comparison")
+        (ROWS / f"{name}.json.gz").write_bytes(gzip.compress((source / "results.json").read_bytes(), mtime=0))
+    told = [results(name) for name in _measured()]
+    if len(told) > 1:
+        studies = [{part: value for part, value in one.items() if part != "claims"} for one in told]
+        report.write_comparison(studies, DOCS / "evidence" / "comparison.html")
+
+
+def results(name: str) -> dict[str, Any]:
+    """What the page of a case says, without pictures, as it is in the repository."""
+    return json.loads(gzip.decompress((ROWS / f"{name}.json.gz").read_bytes()))
 
 
 def kept(name: str) -> list[dict[str, Any]]:
@@ -104,7 +109,6 @@ def page() -> str:
     lines = [HEAD, *overview(), "", *([TOGETHER] if (DOCS / "evidence" / "comparison.html").is_file() else []), COMMANDS]
     for name, found in _measured().items():
         case = CASES[name]
-        facts = json.loads((ROWS / f"{name}.json").read_text())
         lines += [
             f"## {case.pretext} on {case.data}",
             "",
@@ -112,7 +116,7 @@ def page() -> str:
             "",
             *_table(found),
             "",
-            _cost(facts, found),
+            _cost(results(name), found),
             "",
             "```bash",
             f"ssl-framework pretrain {' '.join(case.pretrain)} run.dir=runs/{name}",
@@ -197,8 +201,8 @@ def _worth(factor: str | None) -> str:
     return {None: "", "more than 1": "more than were measured"}.get(factor, f"{factor} times")
 
 
-def _cost(facts: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
-    pretrain, where = facts["pretrain_seconds"], facts["environment"]
+def _cost(told: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
+    pretrain, where = told.get("pretrain_seconds"), told["environment"]
     learning = sum(row.get("seconds") or 0.0 for row in found) / 60
     threads = max(row["recipe"]["threads"] for row in found)
     share = f"{threads} thread{'' if threads == 1 else 's'}"

@@ -1,6 +1,5 @@
 """The pages in the docs say what the rows behind them say, open offline, and are small."""
 
-import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -65,8 +64,16 @@ def test_rows_are_bound_to_one_recipe(name: str, evidence: ModuleType) -> None:
     recipes = [row["recipe"] for row in evidence.kept(name)]
     for key in ("code", "data_fingerprint", "torch"):
         assert len({recipe[key] for recipe in recipes}) == 1
-    facts = json.loads((ROOT / "benchmarks" / "evidence" / f"{name}.json").read_text())
-    assert facts["environment"]["pretrained on"]
+    assert evidence.results(name)["environment"]["pretrained on"]
+
+
+def test_the_comparison_has_every_study(evidence: ModuleType) -> None:
+    page = (ROOT / "docs" / "evidence" / "comparison.html").read_text()
+    for name in NAMES:
+        told = evidence.results(name)
+        assert told["sentence"] == claims.headline(claims.verdicts(evidence.kept(name)))
+        assert told["title"] in page
+        assert str(tag("b", told["sentence"]))[3:-4] in page
 
 
 def test_the_tables_of_the_docs_are_made_of_the_rows(evidence: ModuleType) -> None:
