@@ -30,7 +30,7 @@ NAMES = {
     "pca": "principal components",
     "frozen": "frozen",
     "last_n": "last layer fine-tuned",
-    "lp_ft": "frozen, then fine-tuned",
+    "lp_ft": "fine-tuned in two steps",
     "full": "fine-tuned",
     "lora": "LoRA",
 }

@@ -63,7 +63,7 @@ def verdicts(study: Study) -> Section | None:
         tip = f"{parts.count(verdict['labels'], 'label')}: {parts.gain_text(verdict)} points, {verdict['verdict']}"
         ends = (None if end is None else 100 * end for end in (low, high))
         kind = parts.ANSWERS[verdict["verdict"]][0]
-        rows.append((parts.count(verdict["labels"], "label"), kind, charts.Point(100 * mean, 0, tip, *ends)))
+        rows.append((parts.budget_text(verdict["budget"], None), kind, charts.Point(100 * mean, 0, tip, *ends)))
     values = [0.0, *(v for *_, p in rows for v in (p.x, p.low, p.high) if v is not None)]
     axis = charts.linear(
         "gain over scratch, in points of accuracy", values, lambda v: f"{v:+.4g}".replace("-", "−") if v else "0"
@@ -71,7 +71,7 @@ def verdicts(study: Study) -> Section | None:
     chart = charts.intervals("gains", "Gain over training from scratch", "; ".join(point.tip for *_, point in rows), rows, axis)
     caption = (
         "Right of the line at 0, pretraining was better than scratch. A bar that crosses 0 is no evidence: it may be chance. "
-        "Nor is one that stays clear of it where something simpler, without pretraining, does as well: the table says so."
+        "A grey bar to the right of it: something simpler, without pretraining, may do as well; the table says what."
     )
     body: list[list[Content]] = [
         [
@@ -128,7 +128,11 @@ def grid_table(study: Study) -> Html:
     legend: list[Content] = []
     if picked & summary.cells.keys():
         legend.append(
-            tag("p", "★ best on the validation split among the pretrained, so it was judged on the test split.", class_="small")
+            tag(
+                "p",
+                "★ chosen beforehand, on validation images, so it is judged on the test split; another may be higher here.",
+                class_="small",
+            )
         )
     if stale:
         text = "code, data, encoder or configuration have changed since it was measured; run it again before you compare."
@@ -159,7 +163,8 @@ def speed(study: Study) -> Section | None:
         ]
         caption = (
             "How many times as long training from scratch takes to the accuracy that it ends with as the pretrained network "
-            "takes to reach the same. Above 1× pretrained is faster; n/a: not reached, or nothing is trained in steps."
+            "takes to reach the same. Above 1× pretrained is faster; n/a: not reached, or nothing is trained in steps. Time of "
+            "pretraining is counted for as many threads as a row had."
         )
         content.append(parts.table(caption, ("Labels", "Training steps", "Seconds", "In words"), body))
     return Section("speed", "Is it faster?", content)
@@ -301,8 +306,8 @@ def _worth(labels: int, ratio: Ratio) -> str:
 
 def _pays_after(study: Study) -> str:
     tasks, seconds = study.get("pays_after_tasks"), study.get("pretrain_seconds")
-    cost = "" if seconds is None else f" ({parts.duration(seconds)} with what a row had of the machine)"
+    cost = "" if seconds is None else f" ({parts.duration(seconds)})"
     if tasks is None:
         return f"It is not shown that the time spent on pretraining{cost} is ever won back by faster training."
-    after = f"after {parts.count(tasks, 'task')} that reuse it, wherever transfer pays"
-    return f"The time spent on pretraining{cost} is won back {after}."
+    after = f"after {parts.count(tasks, 'task')} like those where it pays"
+    return f"The time spent on pretraining{cost} is won back by faster learning {after}."

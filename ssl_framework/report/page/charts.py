@@ -153,7 +153,7 @@ def legend(drawn: Sequence[Line]) -> Html:
 def intervals(name: str, title: str, description: str, rows: Sequence[tuple[str, str, Point]], x: Axis) -> Html:
     """One interval a line beside zero: (name, class, point), the point's x being the value, low and high its ends."""
     wide = _intervals(f"{name}-wide", (title, description), rows, x, width=760, left=150)
-    narrow = _intervals(f"{name}-narrow", (title, description), rows, x, width=350, left=92)
+    narrow = _intervals(f"{name}-narrow", (title, description), rows, x, width=350, left=118)
     return join([_shown(wide, "wide"), _shown(narrow, "narrow")])
 
 

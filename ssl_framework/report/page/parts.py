@@ -123,7 +123,7 @@ def label_axis(lines: Sequence[charts.Line]) -> charts.Axis:
     """Labels on a logarithmic axis, marked where something was measured."""
     values = sorted({point.x for line in lines for point in line.points})
     return charts.Axis(
-        "labelled images (each step to the right is a multiple)",
+        "labelled images (uneven spacing)",
         values[0] / 1.2,
         values[-1] * 1.2,
         [(v, f"{v:,.0f}") for v in values],

@@ -33,8 +33,8 @@ GLOSSARY = (
     (
         "Frozen, fine-tuned",
         "Frozen: the pretrained network stays as it is, and a simple classifier learns from what it says. Fine-tuned: all of "
-        "it goes on learning. Between them: only its last layer goes on learning; it is frozen until the classifier has "
-        "learnt, then everything goes on; or small corrections of it are learnt (LoRA).",
+        "it goes on learning. Between them: only its last layer goes on learning; in two steps, first the classifier "
+        "learns beside the frozen network, then everything goes on; or small corrections of it are learnt (LoRA).",
     ),
     (
         "Simple ways",

@@ -102,12 +102,12 @@ def _sentence(method: str, reference: str, budget: Budget, factor: Middle) -> st
     to_be = f"To be as accurate as {method} with {budget_in_words(budget)}, {reference}"
     known = factor.low is not None and factor.high is not None
     ends = (
-        f"{factor.low} to {factor.high}; {factor.seeds} seeds, {100 * factor.coverage:.1f} % coverage" if known else "one seed"
+        f"{100 * factor.coverage:.1f} % interval {factor.low} to {factor.high}, {factor.seeds} seeds" if known else "one seed"
     )
     if factor.median.low == 0 and factor.median.high == 1:  # the smallest budget
         return f"{to_be} needs no more labels ({ends})."
     if math.isinf(factor.median.high) and factor.median.low == 1:  # the largest
         if known and str(factor.low) == str(factor.high):
-            ends = f"so in each of {factor.seeds} seeds"
+            ends = f"with each of {factor.seeds} seeds"
         return f"{to_be} needs more labels than were measured ({ends})."
     return f"{to_be} needs {factor.median} times as many labels ({ends})."

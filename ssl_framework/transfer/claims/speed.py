@@ -164,4 +164,4 @@ def _payback(found: Speed, pretrain_seconds: float) -> str:
         return "Pretraining is not shown to pay for itself in time, however many tasks use it."
     times = f"{found.tasks} task{'s' if found.tasks != 1 else ''}"
     took = f"{pretrain_seconds / 60:.0f} minutes" if pretrain_seconds >= 120 else f"{pretrain_seconds:.3g} seconds"
-    return f"Pretraining ({took} with what a row had of the machine) has paid for itself in time after {times} like this one."
+    return f"Pretraining ({took}) has paid for itself in time after {times} like this one."

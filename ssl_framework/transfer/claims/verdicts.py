@@ -175,14 +175,15 @@ def flip(found: Sequence[Verdict]) -> Budget | None:
 
 
 def headline(found: Sequence[Verdict]) -> str:
-    """All verdicts in one sentence, for people who know no statistics: where it pays comes first. Ends were measured."""
-    groups: list[tuple[Word, list[Verdict]]] = [(word, list(group)) for word, group in groupby(found, key=_word)]
-    runs = sorted(groups, key=lambda run: list(_SAID).index(run[0]))
-    if len(runs) == 1:
+    """All verdicts, for people who know no statistics: where it pays first, what may do as well last. Ends were measured."""
+    groups: list[tuple[Word, list[Verdict]]] = [
+        (one[0], list(group)) for one, group in groupby(found, key=_answer) if not one[1]
+    ]
+    if len(groups) == 1 and len(groups[0][1]) == len(found):
         return _uniform(found)
-    said = [f"{_SAID[word]} {_span(group)}" for word, group in runs]
-    never = "" if any(word == "pays" for word, _ in runs) else "transfer is nowhere shown to pay: "
-    sentence = f"{never}{'; '.join(said)}"
+    said = [f"{_SAID[word]} {_span(group)}" for word, group in sorted(groups, key=lambda run: list(_SAID).index(run[0]))]
+    never = [] if any(one.word == "pays" for one in found) else ["transfer is nowhere shown to pay"]
+    sentence = ": ".join([*never, *(["; ".join(said)] if said else [])])
     return f"{sentence[0].upper()}{sentence[1:]}.{_rivals(found)}"
 
 
@@ -208,7 +209,7 @@ def _rivals(found: Sequence[Verdict]) -> str:
     names = " or ".join(dict.fromkeys(_CHEAP.get(rival, rival) for rival in rivals))
     runs = [list(group) for cheap, group in groupby(found, key=lambda one: one.rival is not None) if cheap]
     places = " and ".join(_span(run) for run in runs)
-    return f" {places[0].upper()}{places[1:]}, it beats training from scratch, but is not shown to beat {names}."
+    return f" {places[0].upper()}{places[1:]}, it beats training from scratch, but {names} may do as well without pretraining."
 
 
 _CHEAP = {
@@ -220,19 +221,20 @@ _CHEAP = {
 
 def _uniform(found: Sequence[Verdict]) -> str:
     word = found[0].word
-    each = "every" if word in ("pays", "hurts") else "any"
-    scope = _span(found) if len(found) == 1 else f"at {each} budget measured, {_span(found)}"
+    where = "wherever it was measured" if word in ("pays", "hurts") else "at any number of labels measured"
+    scope = _span(found) if len(found) == 1 else f"{where}, {_span(found)}"
     if word == "pays":
         return f"Transfer pays {scope}."
     if word == "hurts":
         return f"Transfer hurts {scope}: training from scratch is better."
     if word == "no evidence":
-        return f"There is no evidence that transfer pays or hurts {scope}.{_rivals(found)}"
+        return f"There is no evidence that transfer pays or hurts {scope}."
     return f"Whether transfer pays cannot be said {scope}: {found[0].reason}."
 
 
-def _word(one: Verdict) -> Word:
-    return one.word
+def _answer(one: Verdict) -> tuple[Word, bool]:
+    """And whether something without pretraining is as good, where scratch is not."""
+    return one.word, one.rival is not None
 
 
 def _span(found: Sequence[Verdict]) -> str:

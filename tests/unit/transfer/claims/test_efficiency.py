@@ -77,7 +77,7 @@ def test_a_factor_is_paired_by_seed_and_says_where_it_is_censored():
     assert one.factor.high == Range(100, math.inf)
     assert one.sentence == (
         "To be as accurate as frozen with 1 label a class, scratch needs 32 times as many labels "
-        "(3.2 to more than 100; 5 seeds, 93.8 % coverage)."
+        "(93.8 % interval 3.2 to more than 100, 5 seeds)."
     )
     shuffled = label_efficiency(found[::-1], "frozen", 1)
     assert shuffled == one
@@ -109,4 +109,4 @@ def test_with_the_most_labels_more_is_all_that_is_known():
     scratch = [row for seed in range(5) for row in rows("scratch", [0.3, 0.6, 0.8], seed=seed)]
     better = [row for seed in range(5) for row in rows("full", [0.9], budgets=(100,), labels=(1000,), seed=seed)]
     said = label_efficiency([*scratch, *better], "full", 100).sentence
-    assert said.endswith("scratch needs more labels than were measured (so in each of 5 seeds).")
+    assert said.endswith("scratch needs more labels than were measured (with each of 5 seeds).")

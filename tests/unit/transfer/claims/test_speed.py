@@ -61,9 +61,9 @@ def test_a_race_by_hand():
     assert found.tasks == 4  # 3 tasks save 85.5 seconds
     assert found.sentence == (
         "With 10 labels a class, frozen takes 1 second where scratch takes 20 to reach the final score of scratch. "
-        "Pretraining (100 seconds with what a row had of the machine) has paid for itself in time after 4 tasks like this one."
+        "Pretraining (100 seconds) has paid for itself in time after 4 tasks like this one."
     )
-    assert "Pretraining (21 minutes with what a row" in speed(rows, "frozen", 10, pretrain_seconds=1278).sentence
+    assert "Pretraining (21 minutes) has paid" in speed(rows, "frozen", 10, pretrain_seconds=1278).sentence
     assert speed(rows, "frozen", 10, pretrain_seconds=28.5).tasks == 1
     assert speed(rows, "frozen", 10, pretrain_seconds=0).tasks == 0
     free = speed(rows, "frozen", 10)
