@@ -2,6 +2,7 @@
 
     python benchmarks/guards.py --rounds 9 --out benchmarks/guards.json
     python benchmarks/guards.py --device cuda --rounds 15 --out benchmarks/guards.json
+    python benchmarks/guards.py --report   # the table of docs/explanation/performance.md
 
 A window has every look that falls into so many steps, so the cost is that of a long run. On a GPU it has 200 steps, in which
 each monitor looks at least once, with its defaults. On a CPU that would take an hour: it has 50 steps, and those that encode
@@ -24,6 +25,9 @@ from throughput_race import Racer, race
 LIMIT = 0.02
 """Share of a step that all of it may cost."""
 
+HERE = Path(__file__).resolve().parent
+RESULTS, PAGE = HERE / "guards.json", HERE.parent / "docs" / "explanation" / "performance.md"
+BEGIN, END = "<!-- guards:begin -->\n", "<!-- guards:end -->"
 CONTESTANTS = {"on": (True, "default"), "guards": (True, "none"), "off": (False, "none")}
 STEPS = {"cpu": 50, "cuda": 200}
 
@@ -80,6 +84,23 @@ def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str
     return row
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: what a step takes, and what guards and monitors add to it, a line for each device."""
+    lines = ["| ResNet-18, 32 px, SimCLR | a step without | guards and monitors | guards alone |", "|---|---:|---:|---:|"]
+    for row in rows:
+        told = row["machine"]
+        where = told["gpu"] or f"{told['cores']} cores, {told['precision'].partition(':')[0]}"
+        costs = [_percent(row[name]["cost"]) for name in ("on", "guards")]
+        lines.append(f"| {where}, {row['batch']} images | {1e3 * row['off']['step_s']:.0f} ms | {' | '.join(costs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(cost: dict[str, float | None]) -> str:
+    """``+0.8 % (-0.2 to +1.5)``."""
+    median, low, high = ("" if end is None else f"{100 * end:+.1f}" for end in (cost["median"], cost["low"], cost["high"]))
+    return f"{median} %{f' ({low} to {high})' if low else ''}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,7 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of a window; fewer leave looks out")
     parser.add_argument("--words", nargs="*", default=[], help="more words for the command line")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--report", action="store_true", help="write the table of the documentation, and measure nothing")
     given = parser.parse_args(arguments)
+    if given.report:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + BEGIN + table(json.loads(RESULTS.read_text())["rows"]) + END + rest.partition(END)[2])
+        return
     row = measure(given.device, given.batch, given.rounds, given.steps or STEPS[given.device], given.words)
     row["machine"] = machine_record.record()
     for name in ("on", "guards"):
@@ -100,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name:7} {on:.1f} ms, off {off:.1f} ms: {cost['median']:+.2%}{spread}{over}")
     if given.out:
         known = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
-        kept = [other for other in known if other["device"] != row["device"]]
+        kept = [other for other in known if (other["device"], other["batch"]) != (row["device"], row["batch"])]
         given.out.write_text(json.dumps({"rows": [*kept, row]}, indent=1) + "\n")
 
 

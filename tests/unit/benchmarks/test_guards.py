@@ -1,0 +1,49 @@
+"""What guards and monitors cost stands in the docs as it was measured: within 2 %, where batches are those of the default."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from support import script
+
+
+@pytest.fixture(scope="module")
+def guards() -> ModuleType:
+    return script("benchmarks/guards.py")
+
+
+def row(low: float | None = 0.001) -> dict[str, Any]:
+    cost = {"median": 0.0084, "low": low, "high": None if low is None else 0.0151}
+    machine = {"gpu": None, "cores": 2, "precision": "bf16-mixed: the processor has AMX"}
+    measured = {"on": {"step_s": 0.102, "cost": cost}, "guards": {"step_s": 0.1, "cost": cost}, "off": {"step_s": 0.1}}
+    return {"batch": 64, "machine": machine, **measured}
+
+
+def test_a_row_of_the_table(guards: ModuleType) -> None:
+    *_, line = guards.table([row()]).splitlines()
+    assert line == "| 2 cores, bf16-mixed, 64 images | 100 ms | +0.8 % (+0.1 to +1.5) | +0.8 % (+0.1 to +1.5) |"
+    *_, line = guards.table([row(low=None)]).splitlines()
+    assert line.endswith("| +0.8 % | +0.8 % |")
+
+
+def test_the_table_of_the_docs_is_what_was_measured(guards: ModuleType) -> None:
+    rows = json.loads(guards.RESULTS.read_text())["rows"]
+    assert guards.BEGIN + guards.table(rows) + guards.END in guards.PAGE.read_text()
+    for one in rows:
+        assert one["rounds"] >= 7
+        assert one["guards"]["cost"]["median"] <= guards.LIMIT
+        if one["batch"] >= 256:  # the default; below, 2,000 images are the work of more steps
+            assert one["on"]["cost"]["median"] <= guards.LIMIT
+
+
+def test_the_report_changes_the_table_alone(guards: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, results = tmp_path / "page.md", tmp_path / "guards.json"
+    page.write_text(f"before\n{guards.BEGIN}old\n{guards.END}\nafter\n")
+    results.write_text(json.dumps({"rows": [row()]}))
+    monkeypatch.setattr(guards, "PAGE", page)
+    monkeypatch.setattr(guards, "RESULTS", results)
+    guards.main(["--report"])
+    assert page.read_text() == f"before\n{guards.BEGIN}{guards.table([row()])}{guards.END}\nafter\n"
