@@ -29,7 +29,7 @@ from ssl_framework.monitors import (
 )
 from ssl_framework.pretext import PretextModule
 from ssl_framework.types import Batch, Views
-from support import digits_data, fit, on_ranks, small, some_views
+from support import TASKS, digits_data, fit, on_ranks, small, some_views
 from watching import Loader, Toy, as_rank, make_trainer
 
 EVERY, STEPS, BREAKS = 10, 200, 12
@@ -175,7 +175,8 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
 }
 HEALTHY = ["simclr", "rotation", "byol", "moco_v2", "npid", "dino", "mae"]
 SHORT = {"swav"}
-LONG = ["simclr", "vicreg", "barlow_twins", "byol", "moco_v2", "swav", "dino", "mae", "jigsaw", "deepcluster_v2", "simsiam"]
+STUCK = {"ibot"}  # 64 digits at a time, its projection stays where it began: rank 4 of 64 after 300 steps, its loss rises
+LONG = [task for task in TASKS if task not in STUCK]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,15 @@ def test_a_healthy_run_is_silent(task: str, tmp_path: Path, record_property: Any
     record_property("kind", "healthy run")
     trainer = watched(task, tmp_path, steps=60 if task in SHORT else 150, every=20 if task in SHORT else 50, batch=64)
     assert alarms(trainer) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", sorted(STUCK))
+def test_a_run_that_stays_where_it_began_is_said(task: str, tmp_path: Path, record_property: Any) -> None:
+    record_property("promise", "R14")
+    record_property("kind", "control")
+    trainer = watched(task, tmp_path, steps=150, every=50, batch=64)
+    assert {alarm.kind for alarm in alarms(trainer)} == {"complete collapse of the projection"}
 
 
 class Stuck:
