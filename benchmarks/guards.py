@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import machine_record
+import marked
 import throughput_stats
 from throughput_race import Racer, race
 
@@ -27,7 +28,6 @@ LIMIT = 0.02
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE = HERE / "guards.json", HERE.parent / "docs" / "explanation" / "performance.md"
-BEGIN, END = "<!-- guards:begin -->\n", "<!-- guards:end -->"
 CONTESTANTS = {"on": (True, "default"), "guards": (True, "none"), "off": (False, "none")}
 STEPS = {"cpu": 50, "cuda": 200}
 
@@ -113,8 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="write the table of the documentation, and measure nothing")
     given = parser.parse_args(arguments)
     if given.report:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + table(json.loads(RESULTS.read_text())["rows"]) + END + rest.partition(END)[2])
+        PAGE.write_text(marked.replaced(PAGE.read_text(), "guards", table(json.loads(RESULTS.read_text())["rows"])))
         return
     row = measure(given.device, given.batch, given.rounds, given.steps or STEPS[given.device], given.words)
     row["machine"] = machine_record.record()

@@ -73,10 +73,11 @@ def light(task: str) -> list[str]:
 
 
 def small(
-    task: str, *, seed: int = 0, optimizer: OptimizerSpec | None = None, encoder: Any = None, **training: Any
+    task: str, *, seed: int = 0, optimizer: OptimizerSpec | None = None, encoder: Any = None, **more: Any
 ) -> PretextModule:
-    """The task as its YAML has it, with narrow heads on a micro encoder for 8x8 digits, or on another that is no ViT."""
-    config, numbers = pretext_yaml(task), narrow(task)
+    """The task as its YAML has it but for what is told, with narrow heads on a micro encoder for 8x8 digits, or on another
+    that is no ViT."""
+    config, numbers = pretext_yaml(task), narrow(task) | more
     torch.manual_seed(seed)
     overrides = {key: str(choice) for entry in config["defaults"] for key, choice in entry.items()}
     encoder = resnet_micro(in_chans=channels(task), img_size=8) if encoder is None else encoder
@@ -85,7 +86,7 @@ def small(
         encoder = vit_micro(in_chans=channels(task), img_size=8, patch_size=2, pool=pool).cut(4)
     cls, views = target(config["pretext"]), digit_views(task, seed)
     optimizer = optimizer or adamw(lr=1e-3, scale_lr="none")
-    return cls(encoder, **numbers, views=views, optimizer=optimizer, seed=seed, **training)
+    return cls(encoder, **numbers, views=views, optimizer=optimizer, seed=seed)
 
 
 def channels(task: str) -> int:

@@ -55,7 +55,8 @@ def told(
         plan: likewise.
         home: its run folder.
         settings: of the verb.
-        pretraining: ``seconds`` or None, and ``folder`` of the run that made the encoder or None.
+        pretraining: ``seconds`` or None, and ``folder`` of the run that made the encoder or None; ``threads`` of it and of the
+            rows, where seconds were converted from one to the other.
     """
     claimed = claims.summary(found, pretrain_seconds=pretraining["seconds"])
     labels = {row["budget"]: row["labels"] for row in found if "accuracy" in row}
@@ -79,6 +80,7 @@ def told(
             *_at_the_edge(found, plan),
             *_seen_before(settings, pretraining["folder"]),
             *_unreadable(pretraining["folder"]),
+            *_converted(pretraining.get("threads")),
         ],
         **pictures.seen(bench),
         "attention": pictures.attention(bench),
@@ -90,6 +92,16 @@ def told(
     return {
         key: value for key, value in study.items() if value not in (None, [], {}) or key in ("pays_after_tasks", "verdicts")
     }
+
+
+def _converted(threads: tuple[int, int] | None) -> list[str]:
+    """A limit of the time of pretraining, where it had other threads than the rows."""
+    if threads is None:
+        return []
+    had, rows = (f"{number} thread{'' if number == 1 else 's'}" for number in threads)
+    return [
+        f"Pretraining had {had}, a row {rows}: its time counts as if {rows} took {threads[0] / threads[1]:g} times as long."
+    ]
 
 
 def _encoder(settings: Mapping[str, Any]) -> str:

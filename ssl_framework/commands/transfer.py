@@ -104,8 +104,8 @@ def written(study_told: dict[str, Any], found: Sequence[Row], home: Path) -> Pat
 def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
     """The run that made the encoder, and how many seconds it took, as far as they are known and comparable with those of cells.
 
-    Seconds of its log are those of as many threads as it had, and become those of as many as the cells had. Those of a GPU are
-    not those of a CPU.
+    Seconds of its log are those of as many threads as it had, and become those of as many as the cells had, as if threads
+    shared work without loss: then ``threads`` says how many each had. Those of a GPU are not those of a CPU.
     """
     given, path = settings["pretrain_seconds"], Path(settings["encoder_file"])
     home = path if path.is_dir() else path.parent
@@ -120,7 +120,10 @@ def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
     on_gpu = bool(known.get("devices")) and compose.saved_settings(home, allowed=allowed)["trainer"]["accelerator"] != "cpu"
     if on_gpu != (device == "gpu"):
         return {"seconds": None, "folder": home}
-    return {"seconds": seconds if on_gpu else seconds * known.get("threads", threads) / threads, "folder": home}
+    had = known.get("threads", threads)
+    if on_gpu or had == threads:
+        return {"seconds": seconds, "folder": home}
+    return {"seconds": seconds * had / threads, "folder": home, "threads": (had, threads)}
 
 
 def _seconds(home: Path, allowed: Sequence[str] = ()) -> float | None:

@@ -322,7 +322,15 @@ def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
     threads = json.loads((encoder / "environment.json").read_text())["threads"]
     cells = [{"recipe": {"device": "cpu", "threads": 2 * threads}}]  # twice as many, so half as long
     read = {**said, "pretrain_seconds": None}
-    assert transfer.pretraining(read, cells)["seconds"] == pytest.approx(counted / 2)
+    converted = transfer.pretraining(read, cells)
+    assert converted["seconds"] == pytest.approx(counted / 2)
+    assert converted["threads"] == (threads, 2 * threads)
+    (limit,) = story._converted((2, 1))
+    assert limit == "Pretraining had 2 threads, a row 1 thread: its time counts as if 1 thread took 2 times as long."
+    cells[0]["recipe"]["threads"] = threads
+    same = transfer.pretraining(read, cells)
+    assert same == {"seconds": counted, "folder": encoder}
+    assert story._converted(same.get("threads")) == []
     cells[0]["recipe"]["device"] = "gpu"  # whose seconds are others
     assert transfer.pretraining(read, cells)["seconds"] is None
 

@@ -1,5 +1,6 @@
 """What goes wrong in silence is said, at the second look after it began; what is healthy is not."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,10 +65,14 @@ class Enough(pl.Callback):
         trainer.should_stop = trainer.global_step >= self.step
 
 
-def watched(task: str, folder: Path, *more: pl.Callback, steps: int = STEPS, every: int = EVERY, batch: int = 32) -> pl.Trainer:
+def watched(
+    task: str, folder: Path, *more: pl.Callback, steps: int = STEPS, every: int = EVERY, batch: int = 32, **numbers: Any
+) -> pl.Trainer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MonitorWarning)
-        return fit(small(task), digits_data(task, batch_size=batch), steps, folder, callbacks=[*watching(every), *more])
+        return fit(
+            small(task, **numbers), digits_data(task, batch_size=batch), steps, folder, callbacks=[*watching(every), *more]
+        )
 
 
 # The faults
@@ -176,7 +181,8 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
 HEALTHY = ["simclr", "rotation", "byol", "moco_v2", "npid", "dino", "mae"]
 SHORT = {"swav"}
 LONG = TASKS
-OPEN = pytest.mark.xfail(strict=True, reason="said to collapse at step 100; whether that run is healthy is not settled")
+# the paper's teacher, at 0.04 and of momentum 0.996, is for ten thousand steps: in so few it says log(K) and no more, see below
+SHARPENED = {"ibot": {"teacher_temperature": 0.02, "final_teacher_temperature": 0.02, "momentum": 0.99}}
 
 
 @pytest.mark.parametrize(
@@ -206,15 +212,24 @@ def test_the_same_run_without_a_fault_is_silent(task: str, tmp_path: Path, recor
     assert summary(trainer).endswith("; no alarms")
 
 
-@pytest.mark.parametrize(
-    "task",
-    [pytest.param(t, marks=[*([] if t in SHORT else [pytest.mark.slow]), *([OPEN] if t == "ibot" else [])]) for t in LONG],
-)
+@pytest.mark.parametrize("task", [pytest.param(t, marks=() if t in SHORT else pytest.mark.slow) for t in LONG])
 def test_a_healthy_run_is_silent(task: str, tmp_path: Path, record_property: Any) -> None:
     record_property("promise", "R14")
     record_property("kind", "healthy run")
-    trainer = watched(task, tmp_path, steps=60 if task in SHORT else 150, every=20 if task in SHORT else 50, batch=64)
+    steps, every = (60, 20) if task in SHORT else (150, 50)
+    trainer = watched(task, tmp_path, steps=steps, every=every, batch=64, **SHARPENED.get(task, {}))
     assert alarms(trainer) == []
+
+
+@pytest.mark.slow
+def test_a_teacher_too_soft_to_say_anything_is_no_healthy_run(tmp_path: Path, record_property: Any) -> None:
+    """In 400 steps its targets tell 0.01 nats of the sample and the spread stays at 0.07; sharpened, 0.56 and 0.46."""
+    record_property("promise", "R14")
+    record_property("kind", "planted fault")
+    trainer = watched("ibot", tmp_path, steps=150, every=50, batch=64)
+    assert [alarm.kind for alarm in alarms(trainer)] == ["complete collapse of the projection"]
+    assert trainer.callback_metrics["targets/information"] < 0.05
+    assert float(trainer.callback_metrics["train/crops"]) == pytest.approx(math.log(64), abs=0.05), "the loss of uniform scores"
 
 
 class Stuck:

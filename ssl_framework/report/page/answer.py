@@ -60,9 +60,9 @@ def verdicts(study: Study) -> Section | None:
     rows: list[tuple[str, str, charts.Point]] = []
     for verdict in ordered:
         mean, low, high = verdict["gain"]
-        tip = f"{parts.count(verdict['labels'], 'label')}: {parts.gain_text(verdict)} points, {verdict['verdict']}"
+        kind, answer = parts.answer(verdict)
+        tip = f"{parts.count(verdict['labels'], 'label')}: {parts.gain_text(verdict)} points: {answer}"
         ends = (None if end is None else 100 * end for end in (low, high))
-        kind = parts.ANSWERS[verdict["verdict"]][0]
         rows.append((parts.budget_text(verdict["budget"], None), kind, charts.Point(100 * mean, 0, tip, *ends)))
     values = [0.0, *(v for *_, p in rows for v in (p.x, p.low, p.high) if v is not None)]
     axis = charts.linear(
@@ -71,7 +71,7 @@ def verdicts(study: Study) -> Section | None:
     chart = charts.intervals("gains", "Gain over training from scratch", "; ".join(point.tip for *_, point in rows), rows, axis)
     caption = (
         "Right of the line at 0, pretraining was better than scratch. A bar that crosses 0 is no evidence: it may be chance. "
-        "A grey bar to the right of it: something simpler, without pretraining, may do as well; the table says what."
+        "A grey bar to the right of it does not count either: the table says why."
     )
     body: list[list[Content]] = [
         [
@@ -130,7 +130,7 @@ def grid_table(study: Study) -> Html:
         legend.append(
             tag(
                 "p",
-                "★ chosen beforehand, on validation images, so it is judged on the test split; another may be higher here.",
+                "★ chosen on validation images and judged on the test split, where another may be higher.",
                 class_="small",
             )
         )
@@ -163,8 +163,7 @@ def speed(study: Study) -> Section | None:
         ]
         caption = (
             "How many times as long training from scratch takes to the accuracy that it ends with as the pretrained network "
-            "takes to reach the same. Above 1× pretrained is faster; n/a: not reached, or nothing is trained in steps. Time of "
-            "pretraining is counted for as many threads as a row had."
+            "takes to reach the same. Above 1× pretrained is faster; n/a: not reached, or nothing is trained in steps."
         )
         content.append(parts.table(caption, ("Labels", "Training steps", "Seconds", "In words"), body))
     return Section("speed", "Is it faster?", content)

@@ -70,10 +70,16 @@ def p_text(p: float | None) -> str:
 
 def badge(verdict: Verdict) -> Html:
     """The answer in a coloured box, with a sign and a word for those who do not see the colour."""
+    kind, text = answer(verdict)
+    return tag("span", text, class_=f"badge {kind}")
+
+
+def answer(verdict: Verdict) -> tuple[str, str]:
+    """Its colour, and what the box says."""
     kind, text = ANSWERS[verdict["verdict"]]
     if verdict.get("rival"):
-        text = "? beats scratch, not simpler ways"
-    return tag("span", text, class_=f"badge {kind}")
+        text = "? beats scratch, not every simpler way"
+    return kind, text
 
 
 def condensed(study: Study) -> Summary:
@@ -123,7 +129,7 @@ def label_axis(lines: Sequence[charts.Line]) -> charts.Axis:
     """Labels on a logarithmic axis, marked where something was measured."""
     values = sorted({point.x for line in lines for point in line.points})
     return charts.Axis(
-        "labelled images (uneven spacing)",
+        "labelled images (logarithmic)",
         values[0] / 1.2,
         values[-1] * 1.2,
         [(v, f"{v:,.0f}") for v in values],

@@ -26,8 +26,8 @@ GLOSSARY = (
     ),
     (
         "No evidence",
-        "The gain may be chance, or something simpler, without pretraining, does as well. It does not say that there is none: "
-        "more seeds could show it.",
+        "The gain may be chance, or something simpler, without pretraining, may do as well or better. It does not say "
+        "that there is none: more seeds could show it.",
     ),
     ("Validation, test", "Choices are made on validation images; the verdict is made on test images that no choice has seen."),
     (

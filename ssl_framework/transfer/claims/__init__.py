@@ -6,7 +6,7 @@ Pure functions of rows. Nothing here trains, reads a file or draws without a key
 from ssl_framework.transfer.claims.efficiency import Efficiency, label_efficiency
 from ssl_framework.transfer.claims.familywise import Adjusted, clopper_pearson, holm
 from ssl_framework.transfer.claims.gains import Gain, chosen, gain
-from ssl_framework.transfer.claims.measured import SCRATCH, TRANSFER, Budget, Measured, Outcome, Row, Rows
+from ssl_framework.transfer.claims.measured import FLOORS, SCRATCH, TRANSFER, Budget, Measured, Outcome, Row, Rows
 from ssl_framework.transfer.claims.null import NullStudies, null_studies
 from ssl_framework.transfer.claims.ranges import Middle, Range, middle
 from ssl_framework.transfer.claims.speed import Speed, speed
@@ -15,6 +15,7 @@ from ssl_framework.transfer.claims.verdicts import FEWEST, Verdict, adjusted, fl
 
 __all__ = [
     "FEWEST",
+    "FLOORS",
     "SCRATCH",
     "TRANSFER",
     "Adjusted",

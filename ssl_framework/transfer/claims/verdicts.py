@@ -177,7 +177,7 @@ def flip(found: Sequence[Verdict]) -> Budget | None:
 def headline(found: Sequence[Verdict]) -> str:
     """All verdicts, for people who know no statistics: where it pays first, what may do as well last. Ends were measured."""
     groups: list[tuple[Word, list[Verdict]]] = [
-        (one[0], list(group)) for one, group in groupby(found, key=_answer) if not one[1]
+        (word, list(group)) for (word, has_rival), group in groupby(found, key=_answer) if not has_rival
     ]
     if len(groups) == 1 and len(groups[0][1]) == len(found):
         return _uniform(found)
@@ -202,21 +202,21 @@ def _one_sided(test: Comparison, sign: int) -> float:
 
 
 def _rivals(found: Sequence[Verdict]) -> str:
-    """What is as good without pretraining, where scratch is not."""
-    rivals = [one.rival for one in found if one.rival is not None]
+    """What may be as good without pretraining, or better, where scratch is not."""
+    rivals = list(dict.fromkeys(one.rival for one in found if one.rival is not None))
     if not rivals:
         return ""
-    names = " or ".join(dict.fromkeys(_CHEAP.get(rival, rival) for rival in rivals))
+    inputs = [_INPUTS[rival] for rival in rivals if rival in _INPUTS]
+    regression = [f"a logistic regression on {' or '.join(inputs)}"] if inputs else []
+    names = " or ".join([*regression, *(_CHEAP.get(rival, rival) for rival in rivals if rival not in _INPUTS)])
     runs = [list(group) for cheap, group in groupby(found, key=lambda one: one.rival is not None) if cheap]
     places = " and ".join(_span(run) for run in runs)
-    return f" {places[0].upper()}{places[1:]}, it beats training from scratch, but {names} may do as well without pretraining."
+    but = f"but {names} may do as well or better without pretraining"
+    return f" {places[0].upper()}{places[1:]}, it beats training from scratch, {but}."
 
 
-_CHEAP = {
-    "raw_pixels": "a logistic regression on raw pixels",
-    "pca": "a logistic regression on principal components",
-    "random_frozen": "an encoder that has learnt nothing",
-}
+_INPUTS = {"raw_pixels": "raw pixels", "pca": "principal components"}
+_CHEAP = {"random_frozen": "an encoder that has learnt nothing"}
 
 
 def _uniform(found: Sequence[Verdict]) -> str:
@@ -229,11 +229,11 @@ def _uniform(found: Sequence[Verdict]) -> str:
         return f"Transfer hurts {scope}: training from scratch is better."
     if word == "no evidence":
         return f"There is no evidence that transfer pays or hurts {scope}."
-    return f"Whether transfer pays cannot be said {scope}: {found[0].reason}."
+    return f"Whether transfer pays cannot be said {scope}: {'; '.join(dict.fromkeys(one.reason for one in found))}."
 
 
 def _answer(one: Verdict) -> tuple[Word, bool]:
-    """And whether something without pretraining is as good, where scratch is not."""
+    """Its word, and whether a floor may do as well."""
     return one.word, one.rival is not None
 
 

@@ -31,7 +31,9 @@ def test_a_row_of_the_table(guards: ModuleType) -> None:
 
 def test_the_table_of_the_docs_is_what_was_measured(guards: ModuleType) -> None:
     rows = json.loads(guards.RESULTS.read_text())["rows"]
-    assert guards.BEGIN + guards.table(rows) + guards.END in guards.PAGE.read_text()
+    page = guards.PAGE.read_text()
+    assert guards.table(rows) in page
+    assert page == guards.marked.replaced(page, "guards", guards.table(rows))
     for one in rows:
         assert one["rounds"] >= 7
         assert one["guards"]["cost"]["median"] <= guards.LIMIT
@@ -41,9 +43,14 @@ def test_the_table_of_the_docs_is_what_was_measured(guards: ModuleType) -> None:
 
 def test_the_report_changes_the_table_alone(guards: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page, results = tmp_path / "page.md", tmp_path / "guards.json"
-    page.write_text(f"before\n{guards.BEGIN}old\n{guards.END}\nafter\n")
+    page.write_text("before\n<!-- guards:begin -->\nold\n<!-- guards:end -->\nafter\n")
     results.write_text(json.dumps({"rows": [row()]}))
     monkeypatch.setattr(guards, "PAGE", page)
     monkeypatch.setattr(guards, "RESULTS", results)
     guards.main(["--report"])
-    assert page.read_text() == f"before\n{guards.BEGIN}{guards.table([row()])}{guards.END}\nafter\n"
+    assert page.read_text() == f"before\n<!-- guards:begin -->\n{guards.table([row()])}<!-- guards:end -->\nafter\n"
+    for damaged in ("no mark", "<!-- guards:begin -->\nno end", "<!-- guards:end -->\n<!-- guards:begin -->\n"):
+        page.write_text(damaged)
+        with pytest.raises(ValueError, match="guards:begin"):
+            guards.main(["--report"])
+        assert page.read_text() == damaged, "nothing is lost"

@@ -461,7 +461,7 @@ def test_what_is_not_decided_has_no_big_number(small, tmp_path):
     root = Tree(text_of(small, tmp_path)).root
     decided = [one for one in small["verdicts"] if one["verdict"] in ("pays", "hurts")]
     answers = [item.text() for item in next(root.find("ul", class_="answers")).find("li")]
-    assert answers[0].endswith("? beats scratch, not simpler ways")
+    assert answers[0].endswith("? beats scratch, not every simpler way")
     tiles = [tile.text() for lists in root.find("ul", class_="tiles") for tile in lists.find("li")]
     first = min(decided, key=lambda one: one["labels"]) if decided else None
     assert [tile for tile in tiles if "points" in tile] == (
