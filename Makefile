@@ -62,7 +62,7 @@ proofs: install  ## run what is proven of each task, and write benchmarks/proofs
 audit:  ## compare the pinned packages with the known advisories; asks the network
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
-	$(VENV)/audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 notebooks: install
 	$(PYTEST) $(NOTEBOOKS)

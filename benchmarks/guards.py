@@ -5,8 +5,9 @@
     python benchmarks/guards.py --report   # the table of docs/explanation/performance.md
 
 A window has every look that falls into so many steps, so the cost is that of a long run. On a GPU it has 200 steps, in which
-each monitor looks at least once, with its defaults. On a CPU that would take an hour: it has 50 steps, and those that encode
-labelled images look four times as often at a fourth of the images.
+each monitor looks at least once, with its defaults. On a CPU that would take hours. In a shorter window, monitors that encode
+labelled images look once, at as many images fewer as the window is shorter than 200 steps: the same work a step. Below 50 steps
+the others look once too, which is more often than by default.
 """
 
 import argparse
@@ -21,28 +22,40 @@ from typing import Any
 import machine_record
 import marked
 import throughput_stats
+import yaml
 from throughput_race import Racer, race
 
 LIMIT = 0.02
 """Share of a step that all of it may cost."""
 
 HERE = Path(__file__).resolve().parent
+MONITORS = HERE.parent / "conf" / "monitors" / "default.yaml"
 RESULTS, PAGE = HERE / "guards.json", HERE.parent / "docs" / "explanation" / "performance.md"
 CONTESTANTS = {"on": (True, "default"), "guards": (True, "none"), "off": (False, "none")}
 STEPS = {"cpu": 50, "cuda": 200}
 
 
-def words(device: str, batch: int, monitors: str, more: Sequence[str] = ()) -> list[str]:
+def looks(steps: int) -> list[str]:
+    """Words by which each monitor looks in a window of so many steps; those that encode images do their share of the work."""
+    monitors: dict[str, dict[str, Any]] = yaml.safe_load(MONITORS.read_text())
+    found: list[str] = []
+    for name, numbers in monitors.items():
+        every = numbers["every_n_steps"]
+        fewer = {key: max(1, round(numbers[key] * steps / every)) for key in ("max_train", "max_val") if key in numbers}
+        if steps < every:
+            found += [f"monitors.{name}.{key}={value}" for key, value in {"every_n_steps": steps, **fewer}.items()]
+    return found
+
+
+def words(device: str, batch: int, monitors: str, steps: int, more: Sequence[str] = ()) -> list[str]:
     """The command line of a contestant, which has no end, and neither validates nor saves."""
-    fourth = {"every_n_steps": 50, "max_train": 375, "max_val": 125}
-    smaller = [f"monitors.{monitor}.{name}={value}" for monitor in ("knn", "probe") for name, value in fourth.items()]
     return [
         "data=cifar10",
         f"data.batch_size={batch}",
         "pretext=simclr",
         "encoder=resnet18",
         f"monitors={monitors}",
-        *(smaller if device == "cpu" and monitors == "default" else []),
+        *(looks(steps) if monitors == "default" else []),
         f"trainer.accelerator={'cpu' if device == 'cpu' else 'gpu'}",
         "trainer.max_steps=10000000",
         "trainer.val_check_interval=0",
@@ -66,7 +79,7 @@ def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str
     with tempfile.TemporaryDirectory() as home:
         try:
             for name, (guards, monitors) in CONTESTANTS.items():
-                spec = {"guards": guards, "words": words(device, batch, monitors, more)}
+                spec = {"guards": guards, "words": words(device, batch, monitors, steps, more)}
                 racers.append(Racer(name, sys.executable, "guards_run.py", spec, Path(home) / name))
                 racers[-1].window(steps)  # compiles, allocates, and looks for the first time
             answers = race(racers, dict.fromkeys(CONTESTANTS, steps), rounds)
@@ -107,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=sorted(STEPS), default="cpu")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, help="of a window; fewer leave looks out")
+    parser.add_argument("--steps", type=int, help="of a window")
     parser.add_argument("--words", nargs="*", default=[], help="more words for the command line")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--report", action="store_true", help="write the table of the documentation, and measure nothing")

@@ -27,6 +27,7 @@ import torch
 from ssl_framework import keyed, machine
 from ssl_framework.commands import compose, pretrain, transfer
 from ssl_framework.commands.quiet import quiet
+from ssl_framework.commands.story import named
 from ssl_framework.data import digits
 from ssl_framework.encoders import random_like, resnet_micro
 from ssl_framework.transfer import Bench, Cell, Judge, Plan, claims, rows
@@ -181,6 +182,7 @@ def page() -> str:
         f"At most 5 % may. Intervals are binomial (Clopper and Pearson). The cells reach {spread} labels a class",
         "(mean ± deviation over seeds). A null study is a study in every respect, but that `full` starts from other random",
         "weights for each seed: same labels, head and order as scratch, and three learning rates to choose from.",
+        f"Measured {measured_on('null')}.",
         "",
         "## Encoders",
         "",
@@ -189,12 +191,25 @@ def page() -> str:
         _line("pretrained on digits whose pixels were shuffled, each image in its own order", "shuffled", told),
         _line("pretrained on the digits (`experiment=digits_simclr`)", "good", told),
         "",
+        f"Measured {measured_on('shuffled')} (shuffled) and {measured_on('good')} (digits).",
+        "",
     ]
     return "\n".join(lines)
 
 
+def measured_on(name: str) -> str:
+    """``with torch 2.14.1 on AMD EPYC at 06ed9bdf5b7c``, and how many rows where several machines did."""
+    told = json.loads((ROWS / f"{name}.json").read_text())
+    parts: list[str] = []
+    for one in told if isinstance(told, list) else [told]:
+        rows_of_it = f" ({one['rows']} rows)" if "rows" in one else ""
+        commit = f" at commit {one['commit']}" if one.get("commit") else ""
+        parts.append(f"with torch {one['torch'].partition('+')[0]} on {one['processor']}{commit}{rows_of_it}")
+    return " and ".join(parts)
+
+
 def _line(label: str, name: str, told: Mapping[str, Any]) -> str:
-    said = [f"**{word}**: {reason}" for word, reason in zip(told["words"][name], told[name], strict=True)]
+    said = [f"**{word}**: {named(reason)}" for word, reason in zip(told["words"][name], told[name], strict=True)]
     return f"| {label} | {' | '.join(said)} |"
 
 

@@ -63,7 +63,7 @@ def told(
     clean = [row for row in found if not row.get("label_noise") and not row.get("pilot")]
     study: Plain = {
         "title": f"{_encoder(settings)} on {settings['run']['choices']['data']}",
-        "sentence": _named(claimed["headline"]),
+        "sentence": named(claimed["headline"]),
         "verdicts": [_verdict(one, labels) for one in claimed["verdicts"] if "gain" in one],
         "rows": [_row(row, home, bench, plan) for row in clean],
         "more_rows": [_row(row, home, bench, plan) for row in found if row.get("label_noise")],
@@ -110,7 +110,7 @@ def _encoder(settings: Mapping[str, Any]) -> str:
     return (path if path.is_dir() else path.parent).resolve().name
 
 
-def _named(sentence: str) -> str:
+def named(sentence: str) -> str:
     """A sentence with methods called as people read them."""
     return _METHOD.sub(lambda found: NAMES[found.group()], sentence)
 
@@ -121,7 +121,7 @@ _METHOD = re.compile(rf"\b({'|'.join(NAMES)})\b")
 def _verdict(one: Plain, labels: Mapping[Any, int]) -> Plain:
     gain = (one["gain"], one["low"], one["high"])
     kept = {key: one[key] for key in ("budget", "verdict")}
-    said = {"method": NAMES[one["method"]], "sentence": _named(one["sentence"]), "rival": one["rival"]}
+    said = {"method": NAMES[one["method"]], "sentence": named(one["sentence"]), "rival": one["rival"]}
     return {**kept, **said, "labels": labels[one["budget"]], "gain": gain, "p_holm": one["p_adjusted"]}
 
 
@@ -201,7 +201,7 @@ def _worth(one: Plain, labels: Mapping[Any, int]) -> Plain:
     return {
         "labels": labels[one["budget"]],
         "ratio": {"value": value, **ends, "censored": censored},
-        "sentence": _named(one["sentence"]),
+        "sentence": named(one["sentence"]),
     }
 
 
@@ -225,7 +225,7 @@ def _speed(one: Plain) -> Plain:
         "budget": one["budget"],
         "steps_ratio": steps,
         "seconds_ratio": seconds,
-        "sentence": _named(one["sentence"]),
+        "sentence": named(one["sentence"]),
     }
 
 

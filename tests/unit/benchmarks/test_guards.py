@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ssl_framework.commands import compose
 from support import script
 
 
@@ -27,6 +28,21 @@ def test_a_row_of_the_table(guards: ModuleType) -> None:
     assert line == "| 2 cores, bf16-mixed, 64 images | 100 ms | +0.8 % (+0.1 to +1.5) | +0.8 % (+0.1 to +1.5) |"
     *_, line = guards.table([row(low=None)]).splitlines()
     assert line.endswith("| +0.8 % | +0.8 % |")
+
+
+def test_a_shorter_window_has_every_look_and_the_same_work_a_step(guards: ModuleType) -> None:
+    assert guards.looks(200) == []
+    fourth = dict(word.split("=") for word in guards.looks(50))
+    assert fourth == {
+        f"monitors.{name}.{key}": value
+        for name in ("knn", "probe")
+        for key, value in {"every_n_steps": "50", "max_train": "375", "max_val": "125"}.items()
+    }
+    eighth = dict(word.split("=") for word in guards.looks(25))
+    assert eighth["monitors.knn.max_train"] == "188"
+    assert {value for name, value in eighth.items() if name.endswith("every_n_steps")} == {"25"}
+    composed = compose.compose("pretrain", guards.words("cpu", 256, "default", 25))
+    assert {one["every_n_steps"] for one in composed["monitors"].values()} == {25}
 
 
 def test_the_table_of_the_docs_is_what_was_measured(guards: ModuleType) -> None:
