@@ -4,10 +4,9 @@
     python benchmarks/guards.py --device cuda --rounds 15 --out benchmarks/guards.json
     python benchmarks/guards.py --report   # the table of docs/explanation/performance.md
 
-A window has every look that falls into so many steps, so the cost is that of a long run. On a GPU it has 200 steps, in which
-each monitor looks at least once, with its defaults. On a CPU that would take hours. In a shorter window, monitors that encode
-labelled images look once, at as many images fewer as the window is shorter than 200 steps: the same work a step. Below 50 steps
-the others look once too, which is more often than by default.
+A window has every look that falls into so many steps, so the cost is that of a long run: 200 steps on a GPU, 50 on a CPU, where
+more would take hours. Monitors that would look less often look once in a window. Those that encode labelled images take as many
+fewer: the same work a step. The others do all their work in a shorter window, which is more than by default.
 """
 
 import argparse

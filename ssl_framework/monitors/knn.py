@@ -16,7 +16,8 @@ class OnlineKNN(pl.Callback):
 
     Args:
         data: labelled; may be another set than the one that pretraining sees.
-        every_n_steps: optimiser steps between two looks. With the default sizes a look costs about as much as 10 steps.
+        every_n_steps: optimiser steps between two looks. With the default sizes a look is as much work as 5 steps of 64 images
+            in two views, if a backward pass is counted as two forward passes.
         max_train: samples of train in the bank, at most.
         max_val: samples of validation, at most; 500 give a standard error of 2 points.
         k: neighbours that vote (Wu et al. 2018 and DINO report 20 and 200).
@@ -28,7 +29,7 @@ class OnlineKNN(pl.Callback):
     def __init__(
         self,
         data: LabelledData,
-        every_n_steps: int = 200,
+        every_n_steps: int = 400,
         max_train: int = 1500,
         max_val: int = 500,
         k: int = 20,

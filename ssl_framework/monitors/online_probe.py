@@ -35,7 +35,7 @@ class OnlineProbe(pl.Callback):
     def __init__(
         self,
         data: LabelledData,
-        every_n_steps: int = 200,
+        every_n_steps: int = 400,
         max_train: int = 1500,
         max_val: int = 500,
         passes: int = 10,

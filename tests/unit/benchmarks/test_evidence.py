@@ -40,8 +40,18 @@ def test_the_sentence_of_a_page_is_that_of_its_rows(name: str, evidence: ModuleT
     assert f"ssl-framework pretrain {' '.join(case.pretrain)}" in page
 
 
-def test_every_study_has_its_page() -> None:
-    assert NAMES
+def test_every_recipe_that_names_the_page_was_studied(evidence: ModuleType) -> None:
+    told = {
+        file.stem
+        for file in (ROOT / "conf" / "experiment").glob("*.yaml")
+        if "docs/explanation/evidence.md" in file.read_text()
+    }
+    assert told
+    assert told <= {case.pretrain[0].partition("=")[2] for name, case in evidence.CASES.items() if name in NAMES}
+
+
+def test_every_study_has_its_page(evidence: ModuleType) -> None:
+    assert sorted(evidence.CASES) == NAMES
     assert sorted([*NAMES, *(["comparison"] if len(NAMES) > 1 else [])]) == PAGES
 
 
