@@ -72,15 +72,16 @@ def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str
 
     Returns:
         A row: ``step_s`` and its quartiles of each, and of "on" and "guards" the ``cost``, a share of the step of "off", paired
-        round by round.
+        round by round, and ``hooks``, the share of their own steps that the clock counted in their hooks, less that of "off".
     """
     racers: list[Racer] = []
+    first: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as home:
         try:
             for name, (guards, monitors) in CONTESTANTS.items():
                 spec = {"guards": guards, "words": words(device, batch, monitors, steps, more)}
                 racers.append(Racer(name, sys.executable, "guards_run.py", spec, Path(home) / name))
-                racers[-1].window(steps)  # compiles, allocates, and looks for the first time
+                first[name] = racers[-1].window(steps)  # compiles, allocates, and looks for the first time
             answers = race(racers, dict.fromkeys(CONTESTANTS, steps), rounds)
         finally:
             for racer in racers:
@@ -89,20 +90,37 @@ def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str
     row: dict[str, Any] = {"device": device, "batch": batch, "steps": steps, "rounds": rounds}
     for name, values in seconds.items():
         row[name] = {"step_s": statistics.median(values), "quartiles": list(throughput_stats.quartiles(values))}
+    shares = {name: hooks([first[name], *(answer[name] for answer in answers)]) for name in CONTESTANTS}
     for name in ("on", "guards"):
+        row[name]["hooks"] = shares[name] - shares["off"]
         cost = throughput_stats.ratio(seconds[name], seconds["off"])
         low, high = (None if end is None else end - 1 for end in (cost.low, cost.high))
         row[name]["cost"] = {"median": cost.median - 1, "low": low, "high": high}
     return row
 
 
+def hooks(windows: Sequence[dict[str, Any]]) -> float:
+    """The share of all windows but the first that callbacks had, of ``seconds`` of each and of ``hooks`` up to its end."""
+    return (windows[-1]["hooks"] - windows[0]["hooks"]) / sum(window["seconds"] for window in windows[1:])
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: what a step takes, and what guards and monitors add to it, a line for each device."""
-    lines = ["| ResNet-18, 32 px, SimCLR | a step without | guards and monitors | guards alone |", "|---|---:|---:|---:|"]
+    heads = [
+        "ResNet-18, 32 px, SimCLR",
+        "a step without",
+        "guards and monitors",
+        "in their hooks",
+        "guards alone",
+        "in their hooks",
+    ]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for row in rows:
         told = row["machine"]
         where = told["gpu"] or f"{told['cores']} cores, {told['precision'].partition(':')[0]}"
-        costs = [_percent(row[name]["cost"]) for name in ("on", "guards")]
+        costs = [
+            text for name in ("on", "guards") for text in (_percent(row[name]["cost"]), f"{100 * row[name]['hooks']:.2f} %")
+        ]
         lines.append(f"| {where}, {row['batch']} images | {1e3 * row['off']['step_s']:.0f} ms | {' | '.join(costs)} |")
     return "\n".join(lines) + "\n"
 
@@ -134,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spread = "" if cost["low"] is None else f" ({cost['low']:+.2%} to {cost['high']:+.2%})"
         over = "" if cost["median"] <= LIMIT else f"  above {LIMIT:.0%}"
         on, off = (1e3 * row[who]["step_s"] for who in (name, "off"))
-        print(f"{name:7} {on:.1f} ms, off {off:.1f} ms: {cost['median']:+.2%}{spread}{over}")
+        print(f"{name:7} {on:.1f} ms, off {off:.1f} ms: {cost['median']:+.2%}{spread}{over}; hooks {row[name]['hooks']:.2%}")
     if given.out:
         known = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
         kept = [other for other in known if (other["device"], other["batch"]) != (row["device"], row["batch"])]

@@ -32,18 +32,18 @@ class Gate(pl.Callback):
     """
 
     def __init__(self, orders: int, replies: int) -> None:
-        self._windows = Windows(orders, replies, wait_for_device)
+        self.windows = Windows(orders, replies, wait_for_device)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Everything is built."""
         data: Any = getattr(trainer, "datamodule", None)
-        self._windows.begin(precision=str(trainer.precision), workers=data.workers, threads=torch.get_num_threads())
+        self.windows.begin(precision=str(trainer.precision), workers=data.workers, threads=torch.get_num_threads())
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A step is done."""
-        self._windows.step(outputs["loss"])
+        self.windows.step(outputs["loss"])
 
 
 class Linear(EncoderModule):

@@ -14,7 +14,7 @@ from typing import Any
 class Windows:
     """Steps when it is told to, over two pipes, and says how long they took.
 
-    An order is a line ``{"steps": N}``; the answer is a line ``{"seconds": S, "loss": L}``, after N calls of `step`.
+    An order is a line ``{"steps": N}``; the answer is a line ``{"seconds": S, "loss": L, ...}``, after N calls of `step`.
 
     Args:
         orders: file descriptor that orders are read from; its end ends the process.
@@ -34,18 +34,19 @@ class Windows:
         self._say(facts)
         self._next()
 
-    def step(self, loss: Any) -> None:
+    def step(self, loss: Any, **facts: Any) -> None:
         """A training step is done.
 
         Args:
             loss: a scalar; it is looked at when the window ends, not before.
+            facts: more of the answer, if this step ends the window.
         """
         self._left -= 1
         if self._left > 0:
             return
         self._wait()
         seconds = time.perf_counter() - self._began
-        self._say({"seconds": seconds, "loss": float(loss)})
+        self._say({"seconds": seconds, "loss": float(loss), **facts})
         self._next()
 
     def _say(self, answer: dict[str, Any]) -> None:

@@ -83,8 +83,7 @@ def check(settings: Settings) -> None:
         ValueError: a key whose value is of the wrong kind or out of range, or keys that do not go together; the message names
             key, value and what is allowed.
     """
-    for path, node in _nodes(settings):
-        _check_kinds(path, node)
+    check_calls(settings)
     for name, rules in _RULES.items():
         nodes = (name, "labelled_data") if name == "data" else (name,)
         for node in nodes:
@@ -97,6 +96,19 @@ def check(settings: Settings) -> None:
             build.make(settings[name])
     if settings.get("pretext") is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # once a host: it builds the encoder
         _check_pretext(settings)
+
+
+def check_calls(settings: Settings) -> None:
+    """Refuse settings that would call something with what it does not take.
+
+    Args:
+        settings: composed, or read from the folder of a run that goes on.
+
+    Raises:
+        ValueError: a key that is not taken, or a value of the wrong kind; the message names key, value and what is allowed.
+    """
+    for path, node in _nodes(settings):
+        _check_kinds(path, node)
 
 
 def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, Settings]]:

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from ssl_framework import __version__
 from ssl_framework.checkpoint import SaveRun, checkpoints, last_checkpoint
-from ssl_framework.commands import build, folder
+from ssl_framework.commands import build, early, folder
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import is_first, say
 from ssl_framework.commands.errors import StoppedError, sentence
@@ -40,6 +40,7 @@ def run(settings: Settings) -> dict[str, Any]:
     resume = settings["resume"]
     if resume is not None:
         settings = folder.go_on(settings)
+        early.check_calls(settings)  # the folder may be a stranger's
     checkpoint = None if resume is None else _last(resume)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)

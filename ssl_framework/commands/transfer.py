@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ssl_framework import machine, report
 from ssl_framework.checkpoint import load_encoder
-from ssl_framework.commands import build, compose, folder, story
+from ssl_framework.commands import build, compose, early, folder, story
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.commands.errors import StoppedError
@@ -60,6 +60,7 @@ def _settled(settings: Settings) -> tuple[Settings, Bench]:
     """Settings with what depends on the machine and the data, and what is measured with."""
     if settings["resume"] is not None:
         settings = folder.go_on(settings)
+        early.check_calls(settings)  # the folder may be a stranger's
     settings = build.on_this_machine(settings, settings["accelerator"])
     made = bench(settings)
     if settings["budgets"] is None:

@@ -307,4 +307,5 @@ def test_the_whole_command_ends_soon(line: str, tmp_path: Path, record_property:
     assert done.returncode == 2, done.stderr
     assert seconds < 30
     record_property("promise", "R11")
+    record_property("kind", "bad config, from the shell")
     record_property("seconds", round(seconds, 2))

@@ -19,15 +19,23 @@ def guards() -> ModuleType:
 def row(low: float | None = 0.001) -> dict[str, Any]:
     cost = {"median": 0.0084, "low": low, "high": None if low is None else 0.0151}
     machine = {"gpu": None, "cores": 2, "precision": "bf16-mixed: the processor has AMX"}
-    measured = {"on": {"step_s": 0.102, "cost": cost}, "guards": {"step_s": 0.1, "cost": cost}, "off": {"step_s": 0.1}}
+    on, guards = {"step_s": 0.102, "cost": cost, "hooks": 0.0091}, {"step_s": 0.1, "cost": cost, "hooks": 0.0004}
+    measured = {"on": on, "guards": guards, "off": {"step_s": 0.1}}
     return {"batch": 64, "machine": machine, **measured}
 
 
 def test_a_row_of_the_table(guards: ModuleType) -> None:
     *_, line = guards.table([row()]).splitlines()
-    assert line == "| 2 cores, bf16-mixed, 64 images | 100 ms | +0.8 % (+0.1 to +1.5) | +0.8 % (+0.1 to +1.5) |"
+    assert (
+        line == "| 2 cores, bf16-mixed, 64 images | 100 ms | +0.8 % (+0.1 to +1.5) | 0.91 % | +0.8 % (+0.1 to +1.5) | 0.04 % |"
+    )
     *_, line = guards.table([row(low=None)]).splitlines()
-    assert line.endswith("| +0.8 % | +0.8 % |")
+    assert line.endswith("| +0.8 % | 0.91 % | +0.8 % | 0.04 % |")
+
+
+def test_hooks_are_a_share_of_what_came_after_the_first_window(guards: ModuleType) -> None:
+    windows = [{"seconds": 9.0, "hooks": 5.0}, {"seconds": 2.0, "hooks": 5.1}, {"seconds": 3.0, "hooks": 5.2}]
+    assert guards.hooks(windows) == pytest.approx(0.2 / 5)
 
 
 def test_a_shorter_window_has_every_look_and_the_same_work_a_step(guards: ModuleType) -> None:
@@ -54,6 +62,7 @@ def test_the_table_of_the_docs_is_what_was_measured(guards: ModuleType) -> None:
         assert one["rounds"] >= 7
         assert one["guards"]["cost"]["median"] <= guards.LIMIT
         assert one["on"]["cost"]["median"] <= guards.LIMIT
+        assert 0 < one["guards"]["hooks"] < one["on"]["hooks"] <= guards.LIMIT
 
 
 def test_the_report_changes_the_table_alone(guards: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
