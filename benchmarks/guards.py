@@ -7,6 +7,10 @@
 A window has every look that falls into so many steps, so the cost is that of a long run: 200 steps on a GPU, 50 on a CPU, where
 more would take hours. Monitors that would look less often look once in a window. Those that encode labelled images take as many
 fewer: the same work a step. The others do all their work in a shorter window, which is more than by default.
+
+Within a window contestants take turns of a few steps, so that what slows the machine for a minute slows all of them. Beside the
+race a clock runs in the hooks of all callbacks: on a CPU, where nothing works behind the host's back, it counts the same cost
+without the noise of the rest of the step.
 """
 
 import argparse
@@ -32,6 +36,8 @@ MONITORS = HERE.parent / "conf" / "monitors" / "default.yaml"
 RESULTS, PAGE = HERE / "guards.json", HERE.parent / "docs" / "explanation" / "performance.md"
 CONTESTANTS = {"on": (True, "default"), "guards": (True, "none"), "off": (False, "none")}
 STEPS = {"cpu": 50, "cuda": 200}
+TURNS = 10
+"""Of a window."""
 
 
 def looks(steps: int) -> list[str]:
@@ -82,21 +88,28 @@ def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str
                 spec = {"guards": guards, "words": words(device, batch, monitors, steps, more)}
                 racers.append(Racer(name, sys.executable, "guards_run.py", spec, Path(home) / name))
                 first[name] = racers[-1].window(steps)  # compiles, allocates, and looks for the first time
-            answers = race(racers, dict.fromkeys(CONTESTANTS, steps), rounds)
+            turns = race(racers, dict.fromkeys(CONTESTANTS, steps // TURNS), rounds * TURNS)
         finally:
             for racer in racers:
                 racer.close()
-    seconds = {name: [answer[name]["seconds"] / steps for answer in answers] for name in CONTESTANTS}
+    windows = {name: [first[name], *joined([turn[name] for turn in turns], TURNS)] for name in CONTESTANTS}
+    seconds = {name: [window["seconds"] / steps for window in windows[name][1:]] for name in CONTESTANTS}
     row: dict[str, Any] = {"device": device, "batch": batch, "steps": steps, "rounds": rounds}
     for name, values in seconds.items():
         row[name] = {"step_s": statistics.median(values), "quartiles": list(throughput_stats.quartiles(values))}
-    shares = {name: hooks([first[name], *(answer[name] for answer in answers)]) for name in CONTESTANTS}
+    shares = {name: hooks(windows[name]) for name in CONTESTANTS}
     for name in ("on", "guards"):
         row[name]["hooks"] = shares[name] - shares["off"]
         cost = throughput_stats.ratio(seconds[name], seconds["off"])
         low, high = (None if end is None else end - 1 for end in (cost.low, cost.high))
         row[name]["cost"] = {"median": cost.median - 1, "low": low, "high": high}
     return row
+
+
+def joined(turns: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Windows of so many turns: ``seconds`` of all of them, and ``hooks`` at the end of the last."""
+    parts = [turns[start : start + count] for start in range(0, len(turns), count)]
+    return [{"seconds": sum(turn["seconds"] for turn in part), "hooks": part[-1]["hooks"]} for part in parts]
 
 
 def hooks(windows: Sequence[dict[str, Any]]) -> float:
@@ -137,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=sorted(STEPS), default="cpu")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, help="of a window")
+    parser.add_argument("--steps", type=int, help=f"of a window; a multiple of {TURNS}")
     parser.add_argument("--words", nargs="*", default=[], help="more words for the command line")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--report", action="store_true", help="write the table of the documentation, and measure nothing")
@@ -145,7 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.report:
         PAGE.write_text(marked.replaced(PAGE.read_text(), "guards", table(json.loads(RESULTS.read_text())["rows"])))
         return
-    row = measure(given.device, given.batch, given.rounds, given.steps or STEPS[given.device], given.words)
+    steps = given.steps or STEPS[given.device]
+    if steps % TURNS:
+        parser.error(f"--steps {steps} is no multiple of {TURNS}, the turns of a window")
+    row = measure(given.device, given.batch, given.rounds, steps, given.words)
     row["machine"] = machine_record.record()
     for name in ("on", "guards"):
         cost = row[name]["cost"]

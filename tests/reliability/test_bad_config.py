@@ -15,7 +15,7 @@ import torch
 
 from ssl_framework import cli
 from ssl_framework.checkpoint import save_encoder
-from ssl_framework.commands import build, compose, folder
+from ssl_framework.commands import build, compose, early, folder
 from ssl_framework.encoders import resnet_micro
 from support import in_a_child
 
@@ -203,11 +203,29 @@ def test_it_is_refused_with_key_value_and_what_is_allowed(
     record_property("kind", "bad config")
 
 
-def test_a_good_one_comes_to_the_data(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_good_one_comes_to_the_data(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, Any], None]
+) -> None:
     """The control: what guards the data is reached, so that the cases above stop before it."""
     untouched(monkeypatch, late=False)
     for line in ("pretrain", "downstream {enc}", "evaluate {enc}", "embed {enc}"):
         assert cli.run(words(line, place, tmp_path / "run")) == 1
+    record_property("promise", "R11")
+    record_property("kind", "control")
+
+
+@pytest.mark.parametrize("line", ["pretrain data.batch_size=0", "pretrain trainer.strategy=dpp", "pretrain data.val_share=2"])
+def test_without_the_early_look_a_bad_one_comes_to_the_data(
+    line: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, Any], None],
+) -> None:  # fmt: skip
+    untouched(monkeypatch, late=False)
+    assert cli.run(words(line, place, tmp_path / "run")) == 2
+    monkeypatch.setattr(early, "check", lambda settings: None)
+    assert cli.run(words(line, place, tmp_path / "run")) == 1
+    assert "data or devices were touched" in capsys.readouterr().err
+    record_property("promise", "R11")
+    record_property("kind", "control")
 
 
 @pytest.fixture(scope="module")
