@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 
 from ssl_framework import cli
 from ssl_framework.checkpoint import save_encoder
@@ -254,6 +255,27 @@ def test_a_resumed_run_names_what_differs(
     assert cli.run(["pretrain", f"resume={begun}", word]) == 2
     said = capsys.readouterr().err
     assert [part for part in (*says, f"resume={begun}", "Leave them out") if part not in said] == [], said
+    record_property("promise", "R11")
+    record_property("kind", "bad config")
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "transfer"])
+def test_a_run_folder_whose_words_and_data_disagree_is_refused(
+    verb: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, Any], None],
+) -> None:  # fmt: skip
+    """Keys that the words add reach a data set that does not take them."""
+    untouched(monkeypatch, late=False)
+    home = tmp_path / "run"
+    given = [
+        word for word in words(f"{verb} {{enc}}" if verb == "transfer" else verb, place, home)[1:] if "run.dir" not in word
+    ]
+    folder.begin(compose.compose(verb, given, folder=str(home)))
+    config = yaml.safe_load((home / "config.yaml").read_text())
+    config["run"]["words"] += ["data=cifar100", "data.path=nowhere"]
+    (home / "config.yaml").write_text(yaml.safe_dump(config))
+    assert cli.run([verb, f"resume={home}"]) == 2
+    assert "ssl_framework.data.digits takes no" in capsys.readouterr().err
     record_property("promise", "R11")
     record_property("kind", "bad config")
 
