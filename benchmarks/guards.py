@@ -9,8 +9,8 @@ more would take hours. Monitors that would look less often look once in a window
 fewer: the same work a step. The others do all their work in a shorter window, which is more than by default.
 
 Within a window contestants take turns of a few steps, so that what slows the machine for a minute slows all of them. Beside the
-race a clock runs in the hooks of all callbacks: on a CPU, where nothing works behind the host's back, it counts the same cost
-without the noise of the rest of the step.
+race a clock runs in the hooks of all callbacks: on a CPU, where nothing works behind the host's back, it counts what they take
+without the noise of the rest of the step, but not what they do to it, such as emptying caches.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def measure(device: str, batch: int, rounds: int, steps: int, more: Sequence[str
                 racer.close()
     windows = {name: [first[name], *joined([turn[name] for turn in turns], TURNS)] for name in CONTESTANTS}
     seconds = {name: [window["seconds"] / steps for window in windows[name][1:]] for name in CONTESTANTS}
-    row: dict[str, Any] = {"device": device, "batch": batch, "steps": steps, "rounds": rounds}
+    row: dict[str, Any] = {"device": device, "batch": batch, "steps": steps, "turns": TURNS, "rounds": rounds}
     for name, values in seconds.items():
         row[name] = {"step_s": statistics.median(values), "quartiles": list(throughput_stats.quartiles(values))}
     shares = {name: hooks(windows[name]) for name in CONTESTANTS}

@@ -201,11 +201,19 @@ def measured_on(name: str) -> str:
     """``with torch 2.14.1 on AMD EPYC at 06ed9bdf5b7c``, and how many rows where several machines did."""
     told = json.loads((ROWS / f"{name}.json").read_text())
     parts: list[str] = []
-    for one in told if isinstance(told, list) else [told]:
-        rows_of_it = f" ({one['rows']} rows)" if "rows" in one else ""
+    for one in told:
+        rows_of_it = f" ({one['rows']} rows)" if len(told) > 1 else ""
         commit = f" at commit {one['commit']}" if one.get("commit") else ""
         parts.append(f"with torch {one['torch'].partition('+')[0]} on {one['processor']}{commit}{rows_of_it}")
     return " and ".join(parts)
+
+
+def note(name: str, kept: int) -> None:
+    """Write beside rows what measured those behind the first `kept`, of which it is known."""
+    file, count = ROWS / f"{name}.json", len(rows.read(ROWS / f"{name}.jsonl")) - kept
+    known = json.loads(file.read_text()) if kept else []
+    if count:
+        file.write_text(json.dumps([*known, {"rows": count, **machine_record.record()}], indent=1) + "\n")
 
 
 def _line(label: str, name: str, told: Mapping[str, Any]) -> str:
@@ -229,11 +237,14 @@ def main() -> None:
         parser.error("say null, shuffled, good or --report")
     ROWS.mkdir(exist_ok=True)
     if asked.what == "null":
-        null(ROWS / "null.jsonl", STUDIES, asked.jobs)
+        kept = len(rows.read(ROWS / "null.jsonl"))
+        try:
+            null(ROWS / "null.jsonl", STUDIES, asked.jobs)
+        finally:  # a measurement that was stopped goes on, perhaps elsewhere
+            note("null", kept)
     elif asked.what is not None:
         studied(asked.what, ROWS / f"{asked.what}.jsonl")
-    if asked.what is not None:
-        (ROWS / f"{asked.what}.json").write_text(json.dumps(machine_record.record(), indent=1) + "\n")
+        note(asked.what, 0)
     if asked.report:
         PAGE.write_text(page())
         print(PAGE)

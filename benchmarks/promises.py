@@ -3,7 +3,8 @@
     make test-reliability        # an hour and a half at most; benchmarks/promises.json
 
 A test says by its mark ``promise`` what it proves, or records "promise" and "kind" where that is known only then. It is one
-trial, or as many as it records under "times". If any test fails, this ends with 1.
+trial, or as many as it records under "times"; it may record how many "seconds" it took, of which the most are kept. If any test
+fails, this ends with 1.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import machine_record
@@ -26,7 +27,16 @@ WITH_PROPERTIES = ("-o", "junit_family=xunit1")
 """The one kind of report that holds what tests record."""
 
 
-def run(workers: int, words: Sequence[str]) -> tuple[list[tuple[str, int, bool]], int]:
+class Trial(NamedTuple):
+    """What a test proves, as ``R1: kind``, in how many trials, whether it passed, and the seconds that it recorded."""
+
+    what: str
+    times: int
+    passed: bool
+    seconds: float | None = None
+
+
+def run(workers: int, words: Sequence[str]) -> tuple[list[Trial], int]:
     """Run all tests that are marked; what each proves, in how many trials, and whether it passed; and pytest's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -38,12 +48,15 @@ def run(workers: int, words: Sequence[str]) -> tuple[list[tuple[str, int, bool]]
         return list(results(report)), code
 
 
-def results(report: Path) -> Iterator[tuple[str, int, bool]]:
+def results(report: Path) -> Iterator[Trial]:
     """What the tests of a pytest report prove, in how many trials, and whether they passed; what was skipped proves nothing."""
     for case in ElementTree.parse(report).iter("testcase"):
         found = {child.tag for child in case}
         properties = [(node.attrib["name"], node.attrib["value"]) for node in case.iter("property")]
-        told = {wanted: [value for name, value in properties if name == wanted] for wanted in ("promise", "kind", "times")}
+        told = {
+            wanted: [value for name, value in properties if name == wanted]
+            for wanted in ("promise", "kind", "times", "seconds")
+        }
         times = sum(map(int, told["times"])) or 1
         if "skipped" in found:
             continue
@@ -51,17 +64,19 @@ def results(report: Path) -> Iterator[tuple[str, int, bool]]:
         if len(told["promise"]) != len(told["kind"]) and passed:
             raise ValueError(f"{case.attrib['name']} records {told}: each promise has its kind.")
         for number, kind in zip_longest(told["promise"], told["kind"], fillvalue="what failed before it was said"):
-            yield f"{number}: {kind}", times, passed
+            yield Trial(f"{number}: {kind}", times, passed, max(map(float, told["seconds"]), default=None))
 
 
-def counted(outcomes: Sequence[tuple[str, int, bool]]) -> dict[str, dict[str, dict[str, int]]]:
-    """Trials of each kind, of each promise, and how many of them passed."""
-    told: dict[str, dict[str, dict[str, int]]] = {}
-    for what, times, passed in outcomes:
-        number, _, kind = what.partition(": ")
+def counted(outcomes: Sequence[Trial]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Trials of each kind, of each promise, how many of them passed, and the most seconds that one of them took."""
+    told: dict[str, dict[str, dict[str, Any]]] = {}
+    for trial in outcomes:
+        number, _, kind = trial.what.partition(": ")
         row = told.setdefault(number, {}).setdefault(kind, {"trials": 0, "passed": 0})
-        row["trials"] += times
-        row["passed"] += times * passed
+        row["trials"] += trial.times
+        row["passed"] += trial.times * trial.passed
+        if trial.seconds is not None:
+            row["seconds"] = max(trial.seconds, row.get("seconds", 0.0))
     return told
 
 
@@ -72,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("words", nargs="*", help="for pytest: less than all tests")
     given = parser.parse_args(arguments)
-    started = time.monotonic()
+    started, machine = time.monotonic(), machine_record.record()
     outcomes, code = run(given.workers, given.words)
     found: dict[str, Any] = {"promises": counted(outcomes), "minutes": round((time.monotonic() - started) / 60, 1)}
-    given.out.write_text(json.dumps({**found, "machine": machine_record.record()}, indent=1, sort_keys=True) + "\n")
+    given.out.write_text(json.dumps({**found, "machine": machine}, indent=1, sort_keys=True) + "\n")
     for number, kinds in sorted(found["promises"].items(), key=lambda item: int(item[0][1:])):
         for kind, row in kinds.items():
             print(f"{number}: {kind}: {row['passed']} of {row['trials']}")

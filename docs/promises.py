@@ -55,10 +55,11 @@ def page() -> str:
     for number, promise in PROMISES.items():
         kinds = known["promises"].get(number, {}) | _proven(number)
         trials = {kind: row for kind, row in kinds.items() if kind != "control"}
-        told = "<br>".join(f"{row['trials']:,} x {kind}" for kind, row in trials.items()) or "not yet run"
+        told = "<br>".join(f"{row['trials']:,} x {kind}{_longest(row)}" for kind, row in trials.items()) or "not yet run"
         passed = "<br>".join(f"{row['passed']:,}" for row in trials.values())
         controls = kinds.get("control", {"passed": 0})["passed"]
-        lines.append(f"| {number} | {promise} | {told} | {passed} | {controls or ''} |")
+        none = "none" if number in known["promises"] else ""
+        lines.append(f"| {number} | {promise} | {told} | {passed} | {controls or none} |")
     return "\n".join(lines) + "\n" + LIMITS
 
 
@@ -66,7 +67,12 @@ def _when(known: dict[str, Any]) -> str:
     if "machine" not in known:
         return "The others have not been run yet."
     machine = known["machine"]
-    return f"The last run took {known['minutes']:.0f} minutes on {machine['processor']}, {machine['cores']} cores."
+    where = f"on {machine['processor']}, {machine['cores']} cores"
+    return f"The last run took {known['minutes']:.0f} minutes {where}, at commit {machine['commit']}."
+
+
+def _longest(row: dict[str, Any]) -> str:
+    return f" (at most {row['seconds']:.1f} s of the processor)" if "seconds" in row else ""
 
 
 def _proven(number: str) -> dict[str, dict[str, int]]:

@@ -129,7 +129,7 @@ class Disk:
             self._event()
             return rename(path, target)
 
-        files.tempfile.NamedTemporaryFile = opened  # pyright: ignore[reportAttributeAccessIssue]
+        files.tempfile.NamedTemporaryFile = opened
         files.os.fsync = synced
         setattr(Path, "replace", renamed)  # noqa: B010
 

@@ -5,7 +5,8 @@ What needs the size of the data is said when they are known, and before anything
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,7 @@ def check(settings: Settings) -> None:
         ValueError: a key whose value is of the wrong kind or out of range, or keys that do not go together; the message names
             key, value and what is allowed.
     """
-    check_calls(settings)
-    for name, rules in _RULES.items():
-        nodes = (name, "labelled_data") if name == "data" else (name,)
-        for node in nodes:
-            _check_rules(node, settings if node == "" else settings.get(node) or {}, rules)
+    _check_values(settings)
     _check_folder(settings)
     if "trainer" in settings:
         _check_trainer(settings)
@@ -98,17 +95,52 @@ def check(settings: Settings) -> None:
         _check_pretext(settings)
 
 
-def check_calls(settings: Settings) -> None:
-    """Refuse settings that would call something with what it does not take.
-
-    Args:
-        settings: composed, or read from the folder of a run that goes on.
+def go_on(settings: Settings) -> Settings:
+    """`folder.go_on`, of a folder that may be a stranger's.
 
     Raises:
-        ValueError: a key that is not taken, or a value of the wrong kind; the message names key, value and what is allowed.
+        ValueError: the words change what is trained, or no run could go on with what the folder says.
     """
+    settings = folder.go_on(settings)
+    with _said_by(settings["resume"]):
+        _check_values(settings)
+        if "trainer" in settings:
+            _check_trainer(settings)
+    return settings
+
+
+def check_saved(settings: Settings, home: str | Path) -> None:
+    """Refuse settings of a run folder that no run could have begun with: the folder may be a stranger's.
+
+    Args:
+        settings: of its ``config.yaml``.
+        home: the folder.
+
+    Raises:
+        ValueError: a key that is not taken, or a value of the wrong kind or out of range; the message names file, key, value
+            and what is allowed.
+    """
+    with _said_by(home):
+        _check_values(settings)
+
+
+@contextmanager
+def _said_by(home: str | Path) -> Generator[None]:
+    """Says of an error that it is in what a folder says, or in how the words of the command go with it."""
+    try:
+        yield
+    except ValueError as error:
+        file = Path(home) / "config.yaml"
+        raise ValueError(f"{error} So say {file} and the words of this command: if these are right, mend the file.") from None
+
+
+def _check_values(settings: Settings) -> None:
+    """Everything is called with what it takes, and every number is in its range."""
     for path, node in _nodes(settings):
         _check_kinds(path, node)
+    for name, rules in _RULES.items():
+        for node in (name, "labelled_data") if name == "data" else (name,):
+            _check_rules(node, settings if node == "" else settings.get(node) or {}, rules)
 
 
 def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, Settings]]:

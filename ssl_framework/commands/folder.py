@@ -122,7 +122,7 @@ def go_on(settings: Settings) -> Settings:
         if not any(known.startswith(f"{key}.") for known in flat(saved)):
             _set(merged, key.split("."), _AS_BEFORE.get(key, old[key]))
     for key in changed:
-        _set(merged, key.split("."), new.get(key))
+        _set(merged, key.split("."), new[key]) if key in new else _unset(merged, key.split("."))
     for key in ("logger", "allow_target"):  # where it writes, and what may be called, is never the file's to say
         merged[key] = settings.get(key)
     merged["resume"], merged["run"] = run, {**settings["run"], "dir": run}
@@ -239,6 +239,12 @@ def _set(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
             node[name] = {}
         node = node[name]
     node[path[-1]] = value
+
+
+def _unset(node: dict[str, Any], path: Sequence[str]) -> None:
+    for name in path[:-1]:
+        node = node[name] if isinstance(node.get(name), dict) else {}
+    node.pop(path[-1], None)
 
 
 def _git(home: Path, *words: str) -> str:

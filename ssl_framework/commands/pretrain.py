@@ -39,8 +39,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     resume = settings["resume"]
     if resume is not None:
-        settings = folder.go_on(settings)
-        early.check_calls(settings)  # the folder may be a stranger's
+        settings = early.go_on(settings)
     checkpoint = None if resume is None else _last(resume)
     settings = build.on_this_machine(settings, settings["trainer"]["accelerator"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)

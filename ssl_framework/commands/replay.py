@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ssl_framework import reading
 from ssl_framework.checkpoint import store
 from ssl_framework.checkpoint.training import FAILURE
-from ssl_framework.commands import build, compose, pretrain
+from ssl_framework.commands import build, compose, early, pretrain
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.data import DataModule
@@ -43,6 +43,7 @@ def run(settings: Settings) -> dict[str, Any]:
     lacking = [key for key in _NEEDED if key not in saved]
     if lacking:
         raise ValueError(f"run_folder={home}: its config.yaml lacks {lacking[0]}, so it is not as this program wrote it.")
+    early.check_saved(saved, home)
     facts, weights = _failure(home, settings)
     data = build.data(saved)
     module = pretrain.pretext(saved, data).to(build.device(settings["accelerator"])).train()

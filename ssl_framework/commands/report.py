@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_framework import report
-from ssl_framework.commands import compose, folder, story, strangers, transfer
+from ssl_framework.commands import compose, early, folder, story, strangers, transfer
 from ssl_framework.commands.compose import Settings
 from ssl_framework.commands.console import say
 from ssl_framework.transfer import cells_of, rows
@@ -75,6 +75,8 @@ def study_of(home: Path, accelerator: str, allowed: Sequence[str] = ()) -> tuple
         raise ValueError(f"{home} holds no {rows.FILE}: give the folder of a run of transfer, or the one that holds its parts.")
     saved = [{**compose.saved_settings(file.parent, "report", allowed), "accelerator": accelerator} for file in files]
     strangers.refuse_links(home)
+    for settings, file in zip(saved, files, strict=True):
+        early.check_saved(settings, file.parent)
     plans = [transfer.plan_of(each) for each in saved]
     if any(plan != plans[0] for plan in plans):
         raise ValueError(f"the folders in {home} are of studies with other plans: give them one by one, and they are compared.")

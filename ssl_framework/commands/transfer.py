@@ -59,8 +59,7 @@ def run(settings: Settings) -> dict[str, Any]:
 def _settled(settings: Settings) -> tuple[Settings, Bench]:
     """Settings with what depends on the machine and the data, and what is measured with."""
     if settings["resume"] is not None:
-        settings = folder.go_on(settings)
-        early.check_calls(settings)  # the folder may be a stranger's
+        settings = early.go_on(settings)
     settings = build.on_this_machine(settings, settings["accelerator"])
     made = bench(settings)
     if settings["budgets"] is None:

@@ -43,8 +43,8 @@ def kept(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
-        for item in value:  # pyright: ignore[reportUnknownVariableType]
-            yield from kept(item)  # pyright: ignore[reportUnknownArgumentType]
+        for item in value:
+            yield from kept(item)
 
 
 def attached(follower: Follower) -> list[str]:

@@ -56,7 +56,7 @@ def stated(name: str) -> dict[str, str]:
 
 def built(settings: dict[str, Any], facts: Facts) -> Any:
     """The task of the settings, for data of which only the facts are known."""
-    return pretrain.pretext(settings, SimpleNamespace(facts=facts))  # pyright: ignore[reportArgumentType]
+    return pretrain.pretext(settings, SimpleNamespace(facts=facts))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -335,6 +335,14 @@ def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
     assert transfer.pretraining(read, cells)["seconds"] is None
 
 
+def test_a_page_says_that_threads_were_converted(whole: Path) -> None:
+    saved, found = compose.saved_settings(whole, "report"), rows.read(whole / rows.FILE)
+    for threads, said in (((2, 1), story._converted((2, 1))), (None, [])):
+        made = {"seconds": 9.0, "folder": None, "threads": threads}
+        limits = story.told(found, transfer.bench(saved), transfer.plan_of(saved), whole, saved, made)["limits"]
+        assert [limit for limit in limits if limit.startswith("Pretraining had")] == said
+
+
 def test_the_seconds_of_a_gpu_count_for_cells_on_a_gpu_whatever_the_threads(encoder: Path, tmp_path: Path) -> None:
     home = tmp_path / "on_gpu"
     shutil.copytree(encoder, home)

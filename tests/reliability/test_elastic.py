@@ -12,7 +12,8 @@ from torch import Tensor
 
 from faults import At, codes, forked, killed, newest, nothing, ranks, saver
 from ssl_framework.checkpoint import last_checkpoint
-from ssl_framework.data import folder
+from ssl_framework.data import DataModule, folder
+from ssl_framework.data.arrays import ArraySource
 from ssl_framework.encoders import vit_micro
 from ssl_framework.optim import sgd
 from ssl_framework.pretext import PretextModule
@@ -50,6 +51,30 @@ def test_workers_do_not_matter(task: str, images: Path, tmp_path: Path):
         assert codes([forked(lambda train=train, home=home: train(home))], 120) == [0]
         found.add(bits(torch.load(last_checkpoint(home), weights_only=True)["state_dict"]))
     assert len(found) == 1
+
+
+class Drawn(ArraySource):
+    """Noise from the global generator, which each worker has of its own."""
+
+    def read_many(self, index: np.ndarray) -> Tensor:
+        return torch.randint(0, 256, super().read_many(index).shape, dtype=torch.uint8)
+
+
+@pytest.mark.promise("R2", "control")
+def test_workers_matter_to_what_draws_from_a_global_generator(tmp_path: Path):
+    found, noise = set(), np.zeros((80, 8, 8, 1), np.uint8)
+    for workers in (0, 2):
+
+        def train(home: Path, workers: int = workers) -> None:
+            data = DataModule(
+                Drawn(noise), name="noise", workers=workers, resident=False, batch_size=32, mean=(0.3,), std=(0.3,)
+            )
+            fit(small("simclr"), data, 6, home, callbacks=saver(0))
+
+        home = tmp_path / str(workers)
+        assert codes([forked(lambda train=train, home=home: train(home))], 120) == [0]
+        found.add(bits(torch.load(last_checkpoint(home), weights_only=True)["state_dict"]))
+    assert len(found) == 2
 
 
 class Notes(pl.Callback):

@@ -147,4 +147,4 @@ def test_a_page_shows_names_and_runs_none(tmp_path: Path, record_property: Calla
     assert "<script>planted" not in page
     assert "<img src=x" not in page
     record_property("promise", "R9")
-    record_property("kind", "hostile file")
+    record_property("kind", "report about names that are scripts")

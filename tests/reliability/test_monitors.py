@@ -223,9 +223,8 @@ def test_a_healthy_run_is_silent(task: str, tmp_path: Path, record_property: Any
 
 @pytest.mark.slow
 def test_a_teacher_too_soft_to_say_anything_is_no_healthy_run(tmp_path: Path, record_property: Any) -> None:
-    """In 400 steps its targets tell 0.01 nats of the sample and the spread stays at 0.07; sharpened, 0.56 and 0.46."""
     record_property("promise", "R14")
-    record_property("kind", "planted fault")
+    record_property("kind", "schedule that is too soft for so few steps (iBOT's, in 150)")
     trainer = watched("ibot", tmp_path, steps=150, every=50, batch=64)
     assert [alarm.kind for alarm in alarms(trainer)] == ["complete collapse of the projection"]
     assert trainer.callback_metrics["targets/information"] < 0.05
@@ -263,7 +262,7 @@ def test_a_scaler_at_its_end_is_said(scale: float, said: list[int], record_prope
     record_property("promise", "R14")
     record_property("kind", "planted fault" if said else "control")
     trainer = make_trainer(2, [Gradients(1)])
-    trainer.precision_plugin.scaler = type("Scaler", (), {"get_scale": lambda self: scale})()  # pyright: ignore
+    trainer.precision_plugin.scaler = type("Scaler", (), {"get_scale": lambda self: scale})()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MonitorWarning)
         trainer.fit(Toy(), Loader())

@@ -391,6 +391,6 @@ def test_large_numbers_are_not_taken_for_infinity():
 def test_the_weights_say_what_the_probe_predicts(digits: Split, scaling: str) -> None:
     """On the vectors as they came, whatever the probe was fitted on; so that it can stand behind an encoder."""
     x, y = digits
-    found = fit_probe((x[:200], y[:200]), (x[200:300], y[200:300]), (x[300:], y[300:]), scaling=scaling)  # type: ignore[arg-type]
+    found = fit_probe((x[:200], y[:200]), (x[200:300], y[200:300]), (x[300:], y[300:]), scaling=scaling)
     assert found.weights.shape == (65, 10)
     assert torch.equal((x[300:].double() @ found.weights[:-1] + found.weights[-1]).argmax(1), found.prediction)

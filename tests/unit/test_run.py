@@ -67,10 +67,10 @@ def test_the_bar_shows_epochs_in_the_middle_of_a_run():
 
 def test_a_step_is_logged_if_its_values_reach_the_loggers():
     trainer: Any = SimpleNamespace(max_steps=25, log_every_n_steps=10)
-    logged = [step + 1 for step in range(25) if run.is_logged(SimpleNamespace(**vars(trainer), global_step=step))]  # pyright: ignore
+    logged = [step + 1 for step in range(25) if run.is_logged(SimpleNamespace(**vars(trainer), global_step=step))]
     assert logged == [1, 10, 20, 25]
     trainer.log_every_n_steps = 0
-    assert [s for s in range(25) if run.is_logged(SimpleNamespace(**vars(trainer), global_step=s))] == [0, 24]  # pyright: ignore
+    assert [s for s in range(25) if run.is_logged(SimpleNamespace(**vars(trainer), global_step=s))] == [0, 24]
 
 
 def test_an_encoder_is_compiled_by_the_preset_and_keeps_its_names(monkeypatch: pytest.MonkeyPatch):
@@ -120,7 +120,7 @@ class Line(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def train_dataloader(self) -> DataLoader[torch.Tensor]:
-        return DataLoader(torch.ones(20, 1), batch_size=2)  # pyright: ignore[reportArgumentType]  (a tensor is a data set)
+        return DataLoader(torch.ones(20, 1), batch_size=2)
 
 
 @pytest.mark.filterwarnings("ignore:.* does not have many workers")

@@ -1,5 +1,6 @@
 """What the rows of benchmarks/honesty.py say is what the promise asks for, and the page says what the rows say."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +57,26 @@ def test_shuffled_digits_keep_their_pixels_and_nothing_else(honesty: ModuleType)
     assert np.mean(np.all(mixed == clean, axis=(1, 2, 3))) < 0.01
     # each image has its own order: means over images are flat, where those of digits have dark borders
     assert mixed.mean(axis=0).std() < 0.1 * clean.mean(axis=0).std()
+
+
+@pytest.mark.parametrize("name", ["null", "shuffled", "good"])
+def test_of_each_row_it_is_known_what_measured_it(name: str, honesty: ModuleType) -> None:
+    told = json.loads((honesty.ROWS / f"{name}.json").read_text())
+    assert sum(one["rows"] for one in told) == len(honesty.read()[name])
+
+
+def test_rows_measured_elsewhere_keep_what_measured_them(
+    honesty: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(honesty, "ROWS", tmp_path)
+    for kept, processor in ((0, "first"), (2, "second"), (3, "nothing was missing")):
+        monkeypatch.setattr(
+            honesty.machine_record, "record", lambda processor=processor: {"processor": processor, "torch": "2"}
+        )
+        more = {0: 2, 2: 1, 3: 0}[kept]
+        honesty.rows.append(tmp_path / "null.jsonl", [{"method": "full", "budget": 1, "seed": kept + n} for n in range(more)])
+        honesty.note("null", kept)
+    assert honesty.measured_on("null") == "with torch 2 on first (2 rows) and with torch 2 on second (1 rows)"
 
 
 def test_the_page_says_what_the_rows_say(honesty: ModuleType) -> None:

@@ -18,10 +18,11 @@ page = script("docs/promises.py")
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.a" name="one"><properties>
 <property name="promise" value="R1"/><property name="kind" value="kill"/>
-<property name="times" value="3"/></properties>
+<property name="times" value="3"/><property name="seconds" value="3.5"/></properties>
 </testcase>
 <testcase classname="tests.a" name="two"><properties>
-<property name="promise" value="R1"/><property name="kind" value="kill"/></properties>
+<property name="promise" value="R1"/><property name="kind" value="kill"/>
+<property name="seconds" value="2.5"/></properties>
 <failure message="no"/></testcase>
 <testcase classname="tests.a" name="three"><properties>
 <property name="promise" value="R1"/><property name="kind" value="kill"/></properties>
@@ -39,7 +40,10 @@ def test_trials_are_counted_by_promise_and_kind(tmp_path: Path):
     (tmp_path / "report.xml").write_text(REPORT)
     counts = promises.counted(list(promises.results(tmp_path / "report.xml")))
     early = {"what failed before it was said": {"trials": 1, "passed": 0}}
-    assert counts == {"R1": {"kill": {"trials": 4, "passed": 3}, "control": {"trials": 1, "passed": 1}}, "R2": early}
+    assert counts == {
+        "R1": {"kill": {"trials": 4, "passed": 3, "seconds": 3.5}, "control": {"trials": 1, "passed": 1}},
+        "R2": early,
+    }
 
 
 def test_a_trial_that_passes_has_a_kind(tmp_path: Path):
@@ -67,7 +71,8 @@ def test_a_mark_reaches_the_report(pytester: pytest.Pytester):
         """
     )
     pytester.runpytest_inprocess(*promises.WITH_PROPERTIES, "--junitxml=report.xml").assert_outcomes(passed=2)
-    assert list(promises.results(pytester.path / "report.xml")) == [("R4: signal", 2, True), ("R9: file", 1, True)]
+    expected = [("R4: signal", 2, True, None), ("R9: file", 1, True, None)]
+    assert list(promises.results(pytester.path / "report.xml")) == expected
 
 
 def test_every_mark_names_a_promise_of_the_page(request: pytest.FixtureRequest):
@@ -76,11 +81,13 @@ def test_every_mark_names_a_promise_of_the_page(request: pytest.FixtureRequest):
 
 
 def test_the_page_counts_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    machine = {"processor": "A processor", "cores": 2}
+    machine = {"processor": "A processor", "cores": 2, "commit": "abc"}
     row = {"kill": {"trials": 1200, "passed": 1199}, "control": {"trials": 2, "passed": 2}}
-    (tmp_path / "counts.json").write_text(json.dumps({"promises": {"R1": row}, "minutes": 61.2, "machine": machine}))
+    promised = {"R1": row, "R2": {"slow": {"trials": 1, "passed": 1, "seconds": 2.26}}}
+    (tmp_path / "counts.json").write_text(json.dumps({"promises": promised, "minutes": 61.2, "machine": machine}))
     monkeypatch.setattr(page, "COUNTS", tmp_path / "counts.json")
     told = page.page()
-    assert "took 61 minutes on A processor, 2 cores" in told
+    assert "took 61 minutes on A processor, 2 cores, at commit abc" in told
+    assert "| 1 x slow (at most 2.3 s of the processor) | 1 | none |" in told
     assert "| 1,200 x kill | 1,199 | 2 |" in told
     assert "| not yet run |" in told  # the others

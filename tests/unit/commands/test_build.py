@@ -20,9 +20,9 @@ def test_views_and_encoder_follow_the_data() -> None:
     views = build.views(settings["views"], data.facts)
     assert (views.size, views.mean, views.std) == ((8, 8), data.facts.mean, data.facts.std)
     encoder = build.encoder(settings, data.facts, views)
-    assert encoder.spec["args"]["in_chans"] == 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert encoder.spec["args"]["in_chans"] == 1
     larger = build.views({**settings["views"], "size": [16, 16]}, data.facts)
-    assert build.encoder(settings, data.facts, larger).spec["args"]["img_size"] == [16, 16]  # pyright: ignore[reportAttributeAccessIssue]
+    assert build.encoder(settings, data.facts, larger).spec["args"]["img_size"] == [16, 16]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_vision_transformer_is_as_the_task_wants_it(words: str, expected: str)
     settings = compose.compose("pretrain", words.split())
     facts = build.data(settings).facts
     encoder = build.encoder(settings, facts, build.views(settings["views"], facts))
-    arguments = encoder.spec["args"]  # pyright: ignore[reportAttributeAccessIssue]
+    arguments = encoder.spec["args"]
     assert [arguments["pool"], arguments["pos_embed"]] == expected.split()
 
 
@@ -148,6 +148,12 @@ def test_embeddings_in_float64_are_refused_before_anything_is_loaded() -> None:
         settings = compose.compose(verb, ["encoder_file=x", "precision=64"])
         with pytest.raises(ValueError, match="precision=64: embeddings are computed in auto, 32, bf16-mixed or 16-mixed"):
             build.encoding_precision(settings)
+
+
+def test_a_resumed_run_may_be_watched_on_other_data(tmp_path: Path) -> None:
+    """Of the keys of the former data none stays behind."""
+    labelled = resumed(tmp_path, ["data@labelled_data=digits"], ["data@labelled_data=cifar10"])["labelled_data"]
+    assert labelled == compose.compose("pretrain", ["data@labelled_data=cifar10"])["labelled_data"]
 
 
 def test_a_resumed_run_may_be_longer_and_say_the_same_again(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line without running anything: lists, help, and one sentence for every mistake."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssl_framework import cli
-from ssl_framework.commands import VERBS, explain, usage
+from ssl_framework.commands import VERBS, explain, launch, usage
 from ssl_framework.paths import conf_dir
 
 
@@ -122,3 +123,23 @@ def test_bare_words_of_report_and_reproduce_are_their_keys() -> None:
     assert explain.keyed("pretrain", ["epochs"]) == ["epochs"]  # whose mistake is named elsewhere
     with pytest.raises(ValueError, match="reproduce takes one row at a time"):
         explain.keyed("reproduce", ["a:b/1/0", "a:b/1/1"])
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_looked_for_again_when_a_verb_is_imported(collects: bool, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def imported(name: str) -> None:
+        seen.append((name, gc.isenabled()))
+        raise ImportError(name)
+
+    monkeypatch.setattr(launch.importlib, "import_module", imported)
+    if not collects:
+        gc.disable()
+    try:
+        with pytest.raises(ImportError):
+            launch._module("pretrain")
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable()
+    assert seen == [("ssl_framework.commands.pretrain", False)]

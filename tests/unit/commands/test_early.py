@@ -10,7 +10,7 @@ from ssl_framework.commands import compose, early
 from ssl_framework.paths import conf_dir
 
 if TYPE_CHECKING:
-    from somewhere import Elsewhere  # pyright: ignore[reportMissingImports]  (for type checkers alone)
+    from somewhere import Elsewhere
 
 
 class Own:

@@ -141,7 +141,7 @@ def test_what_waits_is_not_read_once_it_is_closed():
     noting = stream()
     batches = iter(ReadAhead(noting, 1))
     next(batches)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     begun = len(noting.begun)
     time.sleep(0.05)
     assert len(noting.begun) == begun <= 1 + _AT_ONCE
@@ -177,7 +177,7 @@ def test_pinned_batches_hold_the_same_images_and_crops(monkeypatch: pytest.Monke
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor.clone()) or pinned[-1])
 
     class Mixed(Uneven):
-        size = None  # type: ignore[assignment]
+        size = None
 
         def read(self, index: int) -> Tensor:
             return super().read(index).repeat(1, 3, 4)

@@ -31,7 +31,7 @@ def test_npy_stays_on_the_disk(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", IMAGES)
     np.save(tmp_path / "y.npy", TARGETS)
     data = arrays(tmp_path / "x.npy", tmp_path / "y.npy", batch_size=4)
-    whole = data.test_split().source.source  # type: ignore[attr-defined]
+    whole = data.test_split().source.source
     assert isinstance(whole._images, np.memmap)
     split = data.split("train")
     assert torch.equal(split.images(range(len(split))), torch.from_numpy(IMAGES[split.index]).permute(0, 3, 1, 2))

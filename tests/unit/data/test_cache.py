@@ -411,7 +411,7 @@ def test_a_batch_is_read_in_the_order_of_the_file_and_given_in_the_order_asked(h
     cached = here.open()
     images, bad = cached.open()
     watched = Watched(images, [])
-    cached._opened = watched, bad  # type: ignore[assignment]
+    cached._opened = watched, bad
     asked = [5, 0, 6, 5, 2]
     batch = cached.__getitems__(asked)
     assert watched.taken == sorted(asked)

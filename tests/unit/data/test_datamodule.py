@@ -92,7 +92,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(kit: Any) -> None:
         world_size, global_rank = 3, 0
 
     data = DataModule(kit.numbers(50), batch_size=8, name="n")
-    data.trainer = Three()  # type: ignore[assignment]
+    data.trainer = Three()
     with pytest.raises(ValueError, match="8 samples cannot be shared equally by 3 processes"):
         data.train_dataloader()
 
@@ -131,7 +131,7 @@ def test_validation_is_carved_by_class_without_overlap_and_by_its_own_seed() -> 
 def test_labels_stay_with_their_images() -> None:
     data = DataModule(labelled_source(), name="n")
     for name in ("train", "val"):
-        split = data.split(name)  # type: ignore[arg-type]
+        split = data.split(name)
         images = split.images(range(len(split)))
         assert images[:, 0, 0, 0].tolist() == split.index.tolist()
         assert (split.index % 3).tolist() == split.targets.tolist()

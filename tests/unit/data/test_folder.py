@@ -21,7 +21,7 @@ def classes(root: Path, kit: Any, per_class: int = 10, names: tuple[str, ...] = 
 def test_folders_are_classes_in_alphabetical_order(kit: Any, tmp_path: Path) -> None:
     data = folder(classes(tmp_path, kit), val_share=0.25, **SIZE)
     assert data.facts.classes == ("ant", "cat")
-    sizes = {name: len(data.split(name)) for name in ("train", "val", "test")}  # type: ignore[arg-type]
+    sizes = {name: len(data.split(name)) for name in ("train", "val", "test")}
     assert sizes == {"train": 12, "val": 4, "test": 4}
     train = data.split("train")
     images = train.images(range(12))
@@ -41,7 +41,7 @@ def test_train_val_and_test_folders_are_the_splits(kit: Any, tmp_path: Path) -> 
     for i, name in enumerate(("train", "val", "test")):
         classes(tmp_path / name, kit, per_class=i + 1)
     data = folder(tmp_path, **SIZE)
-    assert [len(data.split(name)) for name in ("train", "val", "test")] == [2, 4, 6]  # type: ignore[list-item]
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [2, 4, 6]
 
 
 @pytest.mark.parametrize("name", ["train", "test", "Val"])
@@ -71,7 +71,7 @@ def test_hidden_folders_and_files_beside_splits_do_not_matter(kit: Any, tmp_path
         classes(tmp_path / name, kit, per_class=2 + i)
     (tmp_path / "README.txt").write_text("x")
     data = folder(tmp_path, test_share=0, **SIZE)
-    assert [len(data.split(name)) for name in ("train", "val")] == [4, 6]  # type: ignore[arg-type]
+    assert [len(data.split(name)) for name in ("train", "val")] == [4, 6]
 
 
 def test_a_test_class_that_training_lacks_is_named(kit: Any, tmp_path: Path) -> None:

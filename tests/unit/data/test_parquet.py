@@ -47,7 +47,7 @@ def test_shards_name_their_splits(tmp_path: Path, place: str) -> None:
     for name, n in [("train-00000-of-00002", 8), ("train-00001-of-00002", 4), ("validation", 2), ("test-00000", 6)]:
         write(tmp_path / place / f"{name}.parquet", n)
     data = parquet(tmp_path, **OPTIONS)
-    assert [len(data.split(name)) for name in ("train", "val", "test")] == [12, 2, 6]  # type: ignore[list-item]
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [12, 2, 6]
 
 
 @pytest.mark.parametrize("names", [("Train-0", "VAL-0", "Testing-0"), ("training_0", "eval1", "TEST.0")])
@@ -55,7 +55,7 @@ def test_shards_name_their_splits_in_any_case(tmp_path: Path, names: tuple[str, 
     for name, n in zip(names, (12, 2, 6), strict=True):
         write(tmp_path / f"{name}.parquet", n)
     data = parquet(tmp_path, **OPTIONS)
-    assert [len(data.split(name)) for name in ("train", "val", "test")] == [12, 2, 6]  # type: ignore[list-item]
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [12, 2, 6]
 
 
 def test_shards_of_which_only_some_name_a_split(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_stl10_pretrains_on_what_has_no_labels(kit: Any, tmp_path: Path, monkeyp
             (np.arange(n) % 10 + 1).astype(np.uint8).tofile(folder / f"{stem}_y.bin")
     data = torchvision_dataset("STL10", tmp_path, batch_size=4, size=[96, 96], channels=3, classes=10, val_share=0.5)
     assert data.num_samples == 12
-    assert [len(data.split(name)) for name in ("train", "val", "test")] == [10, 10, 10]  # type: ignore[list-item]
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [10, 10, 10]
     assert data.split("train").classes[3] == "class3"
     assert next(iter(data.train_dataloader())).input.shape == (4, 3, 96, 96)
 
@@ -61,7 +61,7 @@ def test_eurosat_has_no_splits_and_gets_some(kit: Any, tmp_path: Path) -> None:
         for i in range(10):
             kit.picture(tmp_path / "eurosat" / "2750" / f"land{c}" / f"{i}.png", value=10 * c + i)
     data = torchvision_dataset("EuroSAT", tmp_path, batch_size=4, size=[6, 8], channels=3, classes=10)
-    assert [len(data.split(name)) for name in ("train", "val", "test")] == [70, 10, 20]  # type: ignore[list-item]
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [70, 10, 20]
     split = data.test_split()
     assert split.images(range(20))[:, 1, 0, 0].tolist() == split.index.tolist()
     assert (split.index // 10 == split.targets).all()

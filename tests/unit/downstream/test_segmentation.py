@@ -163,7 +163,7 @@ def test_labels_that_the_head_does_not_know_are_told(split: Labelled):
         task.check(task.targets(split))
     with pytest.raises(ValueError, match=r"hold the label 255, and the head knows 0 to 2, with 9 ignored"):
         Segmentation(num_classes=3, ignore_index=9).check(Segmentation(num_classes=3, ignore_index=9).targets(split))
-    plain = Labelled(split.source, SIZE, split="train", masks=None, table=object())  # type: ignore[arg-type]
+    plain = Labelled(split.source, SIZE, split="train", masks=None, table=object())
     with pytest.raises(ValueError, match=r"give labels\.masks"):
         task.targets(plain)
 

@@ -29,7 +29,7 @@ class Line(pl.LightningModule):
 
 
 def loader(samples: int) -> Any:
-    return DataLoader(torch.ones(samples, 1), batch_size=4, drop_last=True)  # pyright: ignore[reportArgumentType]
+    return DataLoader(torch.ones(samples, 1), batch_size=4, drop_last=True)
 
 
 @pytest.mark.promise("R7", "run without batches: an error")

@@ -110,7 +110,7 @@ def test_too_many_among_the_last_stop_it_too_and_a_resumed_run_goes_on_counting(
         trainer = run.trainer(
             steps=upto, data=data, default_root_dir=tmp_path, callbacks=[Poison("loss", steps), SaveRun()], **options
         )
-        trainer.callbacks[1] = FiniteGate(**gate)  # pyright: ignore[reportAttributeAccessIssue]
+        trainer.callbacks[1] = FiniteGate(**gate)
         trainer.fit(small("byol"), data, ckpt_path=resume, weights_only=True if resume else None)
 
     trained(11)
@@ -124,7 +124,7 @@ def test_the_undefended_run_is_ruined(tmp_path: Path):
     options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "val_every": 0}
     data, module = digits_data(), small("byol")
     trainer = run.trainer(steps=4, data=data, default_root_dir=tmp_path, callbacks=[Poison("gradient", [2])], **options)
-    del trainer.callbacks[1]  # pyright: ignore[reportAttributeAccessIssue]
+    del trainer.callbacks[1]
     with pytest.raises(NonFiniteError, match="left weights that are not finite"):  # the second line of defence
         trainer.fit(module, data)
     assert not all(bool(p.isfinite().all()) for p in module.parameters())

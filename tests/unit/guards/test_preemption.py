@@ -125,7 +125,7 @@ def test_without_checkpoints_it_leaves_too():
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
     trainer = run.trainer(steps=6, callbacks=[Sends(signal.SIGTERM, 2)], **quiet)
     with pytest.raises(Preempted):
-        trainer.fit(Line(), torch.utils.data.DataLoader(torch.ones(20, 1), batch_size=2))  # pyright: ignore[reportArgumentType]
+        trainer.fit(Line(), torch.utils.data.DataLoader(torch.ones(20, 1), batch_size=2))
     assert trainer.global_step == 3
 
 

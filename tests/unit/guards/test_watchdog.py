@@ -40,7 +40,7 @@ class Slow(DataModule):
 def run(folder: Path, hook: str, seconds: float, **limits: float) -> None:
     data = digits_data(batch_size=32)
     if hook == "data":
-        data.__class__, data.seconds = Slow, seconds  # pyright: ignore[reportAttributeAccessIssue]
+        data.__class__, data.seconds = Slow, seconds
     callbacks = [] if hook == "data" else [Stands(hook, seconds)]
     fit(small("rotation"), data, 4, folder, callbacks=callbacks, val_every=2, **limits)
 

@@ -24,7 +24,7 @@ def test_where_nothing_has_a_gradient_the_norm_is_0_on_the_device_of_the_rest():
 def test_a_batch_of_one_sample_has_no_chance_to_compare_with(chance: float | None, logged: dict[str, float]):
     trainer: Any = SimpleNamespace(global_step=9, max_steps=10, accumulate_grad_batches=1, world_size=1)
     seen = {"loss": torch.tensor(1.0), "chance": chance}
-    assert Chance(1).look(trainer, nn.Module(), seen, None) == logged  # pyright: ignore[reportArgumentType]  (it asks nothing)
+    assert Chance(1).look(trainer, nn.Module(), seen, None) == logged
 
 
 def test_a_teacher_is_as_far_as_all_its_weights_together():

@@ -230,7 +230,7 @@ def test_convolutions_are_stored_channels_last_and_saved_as_usual(asked: bool, t
     assert convolution.is_contiguous(memory_format=torch.channels_last) is asked
     assert convolution.is_contiguous() is not asked
     again = load_encoder(tmp_path).encoder
-    assert torch.equal(again.model.layer1[0].conv2.weight, convolution)  # pyright: ignore
+    assert torch.equal(again.model.layer1[0].conv2.weight, convolution)
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -248,7 +248,7 @@ def test_views_have_the_layout_of_the_weights(asked: bool, tmp_path: Path, monke
 def test_tensors_of_five_dimensions_keep_their_layout():
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.Conv3d(3, 4, 2))
     module.trainer = SimpleNamespace(strategy=None)
-    run.keep_channels_last(module)  # pyright: ignore[reportArgumentType]
+    run.keep_channels_last(module)
     assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert module[1].weight.is_contiguous()
 

@@ -32,7 +32,7 @@ def test_gradients_that_mislead_fail(learnt: Learnt):
             return x.clone()
 
         @staticmethod
-        def backward(ctx, slope: Tensor) -> Tensor:  # pyright: ignore
+        def backward(ctx, slope: Tensor) -> Tensor:
             return -slope
 
     def misled(x: Tensor) -> Tensor:
