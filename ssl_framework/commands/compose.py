@@ -68,7 +68,7 @@ def checked(verb: str, words: Sequence[str]) -> DictConfig:
     """
     overrides = explain.parse(words)
     groups = explain.groups_of(verb)
-    explain.check_choices(overrides, groups)
+    explain.check_choices(overrides, verb)
     single = [first_of(o) for o in overrides]
     choices = [w for w, o in zip(single, overrides, strict=True) if explain.is_choice(o, groups)]
     with configuration():

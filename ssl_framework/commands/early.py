@@ -84,15 +84,8 @@ def check(settings: Settings) -> None:
         ValueError: a key whose value is of the wrong kind or out of range, or keys that do not go together; the message names
             key, value and what is allowed.
     """
-    _check_values(settings)
+    _check_all(settings)
     _check_folder(settings)
-    if "trainer" in settings:
-        _check_trainer(settings)
-    for name in ("optimizer", "freezing", "pooling", "augmentation"):
-        if isinstance(settings.get(name), dict):
-            build.make(settings[name])
-    if settings.get("pretext") is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # once a host: it builds the encoder
-        _check_pretext(settings)
 
 
 def go_on(settings: Settings) -> Settings:
@@ -102,10 +95,8 @@ def go_on(settings: Settings) -> Settings:
         ValueError: the words change what is trained, or no run could go on with what the folder says.
     """
     settings = folder.go_on(settings)
-    with _said_by(settings["resume"]):
-        _check_values(settings)
-        if "trainer" in settings:
-            _check_trainer(settings)
+    with _said_by(settings["resume"], ", or follows from it and the words of this command"):
+        _check_all(settings)
     return settings
 
 
@@ -113,7 +104,7 @@ def check_saved(settings: Settings, home: str | Path) -> None:
     """Refuse settings of a run folder that no run could have begun with: the folder may be a stranger's.
 
     Args:
-        settings: of its ``config.yaml``.
+        settings: of its ``config.yaml``, as far as they are used.
         home: the folder.
 
     Raises:
@@ -125,13 +116,22 @@ def check_saved(settings: Settings, home: str | Path) -> None:
 
 
 @contextmanager
-def _said_by(home: str | Path) -> Generator[None]:
-    """Says of an error that it is in what a folder says, or in how the words of the command go with it."""
+def _said_by(home: str | Path, more: str = "") -> Generator[None]:
+    """Says of an error that it is in what a folder says."""
     try:
         yield
     except ValueError as error:
-        file = Path(home) / "config.yaml"
-        raise ValueError(f"{error} So say {file} and the words of this command: if these are right, mend the file.") from None
+        error.args = (f"{str(error).rstrip('.')}. So it stands in {Path(home) / 'config.yaml'}{more}.",)
+        raise
+
+
+def _check_all(settings: Settings) -> None:
+    """All but the run folder."""
+    _check_values(settings)
+    if "trainer" in settings:
+        _check_trainer(settings)
+    if settings.get("pretext") is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # once a host: it builds the encoder
+        _check_pretext(settings)
 
 
 def _check_values(settings: Settings) -> None:
@@ -140,7 +140,13 @@ def _check_values(settings: Settings) -> None:
         _check_kinds(path, node)
     for name, rules in _RULES.items():
         for node in (name, "labelled_data") if name == "data" else (name,):
-            _check_rules(node, settings if node == "" else settings.get(node) or {}, rules)
+            values = settings if node == "" else settings.get(node) or {}
+            if not isinstance(values, dict):
+                raise ValueError(f"{node}={_shown(values)}: must be keys and their values.")
+            _check_rules(node, values, rules)
+    for name in ("optimizer", "freezing", "pooling", "augmentation"):
+        if isinstance(settings.get(name), dict):
+            build.make(settings[name])
 
 
 def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, Settings]]:
@@ -230,6 +236,8 @@ def _check_processes(settings: Settings, count: int) -> None:
 def _check_pretext(settings: Settings) -> None:
     """Build the task once as the configuration alone has it; the global generators stay as they were."""
     node = settings["data"]
+    if not isinstance(node, dict):
+        raise ValueError(f"data={_shown(node)}: must be keys and their values.")
     size, channels = node.get("size"), node.get("channels")
     if size is None or channels is None:  # the data say
         return

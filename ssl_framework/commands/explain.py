@@ -127,22 +127,34 @@ def values_of(override: Override) -> list[Any]:
     return [override.value()]
 
 
-def check_choices(overrides: Sequence[Override], groups: dict[str, str]) -> None:
+def check_choices(overrides: Sequence[Override], verb: str | None = None) -> None:
     """Check the words that choose.
 
+    Args:
+        overrides: words.
+        verb: which they are said to, if it is known.
+
     Raises:
-        ValueError: a choice that its group does not have.
+        ValueError: a choice that its group does not have, or nothing chosen where something must be.
     """
+    defaults = {name: choice for entry in (defaults_of(verb) if verb else ()) for name, choice in entry.items()}
     for override in overrides:
         key = override.get_key_element().lstrip("+~")
-        group = groups.get(key, override.key_or_group)  # data@elsewhere chooses from data, too
-        if not (conf_dir() / group).is_dir() or override.is_delete():
+        group = key.split("@")[0]  # data@elsewhere chooses from data, too
+        if not (conf_dir() / group).is_dir() and not group.startswith("hydra/"):
             continue
         choices = choices_in(group)
+        if override.is_delete():
+            if defaults.get(key) is not None:
+                raise ValueError(f"{override.input_line}: {verb} needs {key}. Choices: {', '.join(choices)}.")
+            continue
         for value in values_of(override):
-            if value is None or (isinstance(value, str) and value in (*choices, "null")):
-                continue
-            raise ValueError(f"{key}={value}: {key} has no such choice. {_choice_remedy(key, str(value), choices)}")
+            if value in (None, "null"):
+                optional = key in defaults and defaults[key] is None
+                remedy = f"To leave it out: ~{key}" if optional else f"Choices: {', '.join(choices) or 'see Hydra'}."
+                raise ValueError(f"{override.input_line}: null chooses nothing. {remedy}")
+            if not group.startswith("hydra/") and value not in choices:
+                raise ValueError(f"{key}={value}: {key} has no such choice. {_choice_remedy(key, str(value), choices)}")
 
 
 def _choice_remedy(key: str, value: str, choices: list[str]) -> str:

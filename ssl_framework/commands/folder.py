@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -107,25 +107,41 @@ def go_on(settings: Settings) -> Settings:
     run = settings["resume"]
     saved = compose.saved_settings(run, allowed=settings["allow_target"])
     strangers.refuse_links(Path(run))
-    old = flat(compose.compose(saved["run"]["verb"], compose.words_of(saved), folder=run))
-    new = flat(settings)
-    changed = [key for key in (*old, *(k for k in new if k not in old)) if old.get(key) != new.get(key)]
-    refused = [key for key in changed if key in _NEVER or not key.startswith(_MAY_CHANGE)]
+    begun = compose.compose(saved["run"]["verb"], compose.words_of(saved), folder=run)
+    old, new = flat(begun), flat(settings)
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    refused = [key for key in changed if key in _NEVER or not f"{key}.".startswith(_MAY_CHANGE)]
     if refused:
         names = ", ".join(f"{key} (was {old.get(key)}, now {new.get(key)})" for key in refused[:4])
         more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
         raise ValueError(
             f"resume={run} continues a run as it was begun, and these differ: {names}{more}. Leave them out, or begin anew."
         )
-    merged = copy.deepcopy(saved)
-    for key in old.keys() - flat(saved).keys():
-        if not any(known.startswith(f"{key}.") for known in flat(saved)):
-            _set(merged, key.split("."), _AS_BEFORE.get(key, old[key]))
-    for key in changed:
-        _set(merged, key.split("."), new[key]) if key in new else _unset(merged, key.split("."))
+    merged = _merged(saved, begun, settings)
     for key in ("logger", "allow_target"):  # where it writes, and what may be called, is never the file's to say
         merged[key] = settings.get(key)
     merged["resume"], merged["run"] = run, {**settings["run"], "dir": run}
+    return merged
+
+
+def _merged(saved: Settings, begun: Settings, now: Settings, path: str = "") -> Settings:
+    """What was written down, but for what the words change; what was written before there was a key is as it was then.
+
+    Args:
+        saved: what was written down.
+        begun: what the words of then say today.
+        now: what the words of today say.
+        path: of the three, with a dot behind it.
+    """
+    merged = {key: copy.deepcopy(value) for key, value in saved.items() if key in now or key not in begun}
+    for key, value in now.items():
+        before, name = begun.get(key), f"{path}{key}"
+        if before == value:
+            merged.setdefault(key, _AS_BEFORE.get(name, value))
+        if isinstance(before, dict) and isinstance(value, dict) and isinstance(merged.get(key, {}), dict) and value:
+            merged[key] = _merged(merged.get(key, {}), before, value, f"{name}.")
+        elif before != value:
+            merged[key] = value
     return merged
 
 
@@ -231,20 +247,6 @@ def note_resumption(settings: Settings) -> None:
     first = environment_of(folder)
     first["resumed"] = [*first.get("resumed", []), environment()]
     write_json(folder / "environment.json", first)
-
-
-def _set(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for name in path[:-1]:
-        if not isinstance(node.get(name), dict):
-            node[name] = {}
-        node = node[name]
-    node[path[-1]] = value
-
-
-def _unset(node: dict[str, Any], path: Sequence[str]) -> None:
-    for name in path[:-1]:
-        node = node[name] if isinstance(node.get(name), dict) else {}
-    node.pop(path[-1], None)
 
 
 def _git(home: Path, *words: str) -> str:

@@ -43,7 +43,7 @@ def run(settings: Settings) -> dict[str, Any]:
     lacking = [key for key in _NEEDED if key not in saved]
     if lacking:
         raise ValueError(f"run_folder={home}: its config.yaml lacks {lacking[0]}, so it is not as this program wrote it.")
-    early.check_saved(saved, home)
+    early.check_saved({key: saved[key] for key in _NEEDED}, home)
     facts, weights = _failure(home, settings)
     data = build.data(saved)
     module = pretrain.pretext(saved, data).to(build.device(settings["accelerator"])).train()

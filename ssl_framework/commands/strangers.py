@@ -189,7 +189,7 @@ def _require_words(run: Mapping[str, Any], file: Path, allowed: Sequence[str]) -
             raise ValueError(f"{file}: run.words has {word!r}, which is no key=value of ours.")
         try:
             (override,) = explain.parse([word])
-            explain.check_choices([override], {})
+            explain.check_choices([override])
             values = [] if override.is_delete() else explain.values_of(override)
         except ValueError as error:
             raise ValueError(f"{file}: run.words has {word!r}, which is no key=value of ours: {error}") from error

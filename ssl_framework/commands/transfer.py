@@ -65,6 +65,7 @@ def _settled(settings: Settings) -> tuple[Settings, Bench]:
     if settings["budgets"] is None:
         settings = {**settings, "budgets": _usual(made)}
     plan = plan_of(settings)
+    pretraining(settings, [])  # what the page will say of it can be read
     for budget in plan.budgets:
         labels(made, Cell("full", budget, plan.pilot))
     if not 0 <= settings["part"] < settings["parts"]:
@@ -112,12 +113,14 @@ def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
     if given is not None:
         return {"seconds": float(given), "folder": home}
     allowed = settings.get("allow_target") or ()
+    _check_pretraining(home, allowed)
     seconds, file = _seconds(home, allowed), home / "environment.json"
     cells = {(row["recipe"]["device"], row["recipe"]["threads"]) for row in found}
     if seconds is None or not file.is_file() or len(cells) != 1:
         return {"seconds": None, "folder": home}
     known, (device, threads) = folder.environment_of(home), cells.pop()
-    on_gpu = bool(known.get("devices")) and compose.saved_settings(home, allowed=allowed)["trainer"]["accelerator"] != "cpu"
+    trainer = compose.saved_settings(home, allowed=allowed).get("trainer") or {}
+    on_gpu = bool(known.get("devices")) and trainer.get("accelerator") != "cpu"
     if on_gpu != (device == "gpu"):
         return {"seconds": None, "folder": home}
     had = known.get("threads", threads)
@@ -133,10 +136,22 @@ def _seconds(home: Path, allowed: Sequence[str] = ()) -> float | None:
         return None
     speed = report.read_metrics(home).get("throughput/samples_per_s")
     saved = compose.saved_settings(home, allowed=allowed)
-    steps = load_encoder(home).history.get("steps")
-    if speed is None or steps is None or "batch_size" not in saved["data"]:
+    data, trainer = (saved.get(key) or {} for key in ("data", "trainer"))
+    steps, batches = load_encoder(home).history.get("steps"), trainer.get("accumulate_grad_batches")
+    if speed is None or not isinstance(steps, int) or batches is None or "batch_size" not in data:
         return None
-    return steps * saved["data"]["batch_size"] * saved["trainer"]["accumulate_grad_batches"] * float((1 / speed.value).mean())
+    return steps * data["batch_size"] * batches * float((1 / speed.value).mean())
+
+
+def _check_pretraining(home: Path, allowed: Sequence[str]) -> None:
+    """What is read of the run that made the encoder is as a run would have it.
+
+    Raises:
+        ValueError: it is not, and the message names the file.
+    """
+    if (home / "config.yaml").is_file():
+        saved = compose.saved_settings(home, allowed=allowed)
+        early.check_saved({key: saved[key] for key in ("data", "views", "trainer") if key in saved}, home)
 
 
 def plan_of(settings: Settings) -> Plan:

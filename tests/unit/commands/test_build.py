@@ -150,10 +150,34 @@ def test_embeddings_in_float64_are_refused_before_anything_is_loaded() -> None:
             build.encoding_precision(settings)
 
 
-def test_a_resumed_run_may_be_watched_on_other_data(tmp_path: Path) -> None:
-    """Of the keys of the former data none stays behind."""
-    labelled = resumed(tmp_path, ["data@labelled_data=digits"], ["data@labelled_data=cifar10"])["labelled_data"]
-    assert labelled == compose.compose("pretrain", ["data@labelled_data=cifar10"])["labelled_data"]
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("data@labelled_data=digits", "data@labelled_data=cifar10"),
+        ("data@labelled_data=folder labelled_data.path=a", "data@labelled_data=parquet labelled_data.path=b"),
+        ("data@labelled_data=digits", "~data@labelled_data"),
+        ("seed=3", "data@labelled_data=digits"),
+        ("monitors.knn.k=5", "monitors.knn=null"),
+        ("monitors.knn.k=5", "monitors=none"),
+        ("trainer=fsdp2", "trainer=cpu"),
+        ("trainer=cpu", "trainer=fsdp2 trainer.accelerator=cpu"),
+    ],
+)
+def test_a_resumed_run_may_be_watched_and_run_otherwise(first: str, then: str, tmp_path: Path) -> None:
+    """Of the keys of what it was before none stays behind."""
+    found = resumed(tmp_path, ["seed=3", *first.split()], ["seed=3", *then.split()])
+    expected = compose.compose("pretrain", ["seed=3", *then.split()])
+    for node in ("labelled_data", "monitors", "trainer", "data"):
+        assert found.get(node) == expected.get(node)
+
+
+def test_what_was_written_down_stays_where_no_word_changes_it(tmp_path: Path) -> None:
+    home = tmp_path / "run"
+    begun = compose.compose("pretrain", [f"run.dir={home}"])
+    folder.begin(begun | {"precision": "bf16-mixed", "data": begun["data"] | {"mean": [0.25], "noted": 1}})
+    again = folder.go_on(compose.compose("pretrain", [f"resume={home}", "data.workers=3"]))
+    assert again["precision"] == "bf16-mixed"
+    assert again["data"] == begun["data"] | {"mean": [0.25], "noted": 1, "workers": 3}
 
 
 def test_a_resumed_run_may_be_longer_and_say_the_same_again(tmp_path: Path) -> None:

@@ -143,3 +143,12 @@ def test_garbage_is_looked_for_again_when_a_verb_is_imported(collects: bool, mon
     finally:
         gc.enable()
     assert seen == [("ssl_framework.commands.pretrain", False)]
+
+
+def test_nothing_looks_for_garbage_when_the_command_ends(monkeypatch: pytest.MonkeyPatch):
+    frozen = []
+    monkeypatch.setattr(cli, "run", lambda words: 75)
+    monkeypatch.setattr(cli.gc, "freeze", lambda: frozen.append(True))
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert (left.value.code, frozen) == (75, [True])
