@@ -3,9 +3,8 @@
 What needs the size of the data is said when they are known, and before anything is trained.
 """
 
-import math
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from ssl_framework import hints
-from ssl_framework.commands import build, explain, folder
+from ssl_framework.commands import build, explain, folder, ranges
 from ssl_framework.commands.compose import Settings
 from ssl_framework.run import COMPILE_PRESETS
 from ssl_framework.types import Facts
@@ -24,54 +23,6 @@ from ssl_framework.views import ImageViews
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]  (what all of them share)
 _ACCELERATORS = ["auto", "cpu", "gpu", "cuda"]
 _STRATEGIES = ["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn"]
-
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _number(
-    low: float, high: float = math.inf, *, above: bool = False, whole: bool = False, below: bool = False, null: bool = False
-) -> Rule:
-    """A rule for a number, and what is said of it."""
-
-    def good(value: Any) -> bool:
-        if value is None:
-            return null
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or math.isnan(value):
-            return False
-        return (value > low if above else value >= low) and (value < high if below else value <= high)
-
-    kind = "a whole number" if whole else "a number"
-    start = f"above {low:g}" if above else f"from {low:g}"
-    end = "" if high == math.inf else f" {'to below' if below else 'to'} {high:g}"
-    return good, f"{kind} {start}{end}{', or null' if null else ''}"
-
-
-_RULES: dict[str, dict[str, Rule]] = {
-    "trainer": {
-        "num_nodes": _number(1, whole=True),
-        "max_epochs": _number(0, above=True, null=True),
-        "max_steps": _number(1, whole=True, null=True),
-        "accumulate_grad_batches": _number(1, whole=True),
-        "gradient_clip_val": _number(0, above=True, null=True),
-        "val_check_interval": _number(0, whole=True, null=True),
-        "limit_val_batches": _number(0, null=True),
-        "checkpoint_every_n_steps": _number(0, whole=True, null=True),
-        "keep_checkpoints": _number(1, whole=True),
-        "log_every_n_steps": _number(0, whole=True),
-        "data_timeout": _number(0, above=True),
-        "step_timeout": _number(0, above=True),
-    },
-    "data": {
-        "batch_size": _number(1, whole=True),
-        "workers": _number(0, whole=True, null=True),
-        "val_share": _number(0, 1, below=True),
-        "test_share": _number(0, 1, below=True, null=True),
-        "split_seed": _number(0, whole=True),
-        "channels": (lambda value: value is None or (type(value) is int and value in (1, 3)), "1, 3 or null"),
-    },
-    "pretext": {"mask_ratio": _number(0, 1, below=True)},
-    "": {"seed": _number(0, 2**32 - 1, whole=True), "batch_size": _number(1, whole=True)},
-}  # fmt: skip
 
 
 def check(settings: Settings) -> None:
@@ -138,12 +89,7 @@ def _check_values(settings: Settings) -> None:
     """Everything is called with what it takes, and every number is in its range."""
     for path, node in _nodes(settings):
         _check_kinds(path, node)
-    for name, rules in _RULES.items():
-        for node in (name, "labelled_data") if name == "data" else (name,):
-            values = settings if node == "" else settings.get(node) or {}
-            if not isinstance(values, dict):
-                raise ValueError(f"{node}={_shown(values)}: must be keys and their values.")
-            _check_rules(node, values, rules)
+    ranges.check(settings)
     for name in ("optimizer", "freezing", "pooling", "augmentation"):
         if isinstance(settings.get(name), dict):
             build.make(settings[name])
@@ -165,25 +111,14 @@ def _check_kinds(path: str, node: Settings) -> None:
     for key in node:
         if names is not None and key not in names and not key.startswith("_"):
             remedy = explain.did_you_mean(key, sorted(names), "It takes")
-            raise ValueError(f"{path}.{key}={_shown(node[key])}: {node['_target_']} takes no {key}. {remedy}")
+            raise ValueError(f"{path}.{key}={ranges.shown(node[key])}: {node['_target_']} takes no {key}. {remedy}")
     for key, value in node.items():
         if value in (None, "auto") or key not in kinds:  # what the data, the encoder or the task say
             continue
         if not hints.fits(value, kinds[key]):
             number = isinstance(value, int | float) and not isinstance(value, bool) and hints.fits(str(value), kinds[key])
             quoted = f"; in quotes it is one: \"{path}.{key}='{value}'\"" if number else ""
-            raise ValueError(f"{path}.{key}={_shown(value)}: must be {hints.said(kinds[key])}{quoted}.")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)[:200]
-
-
-def _check_rules(node: str, values: Settings, rules: Mapping[str, Rule]) -> None:
-    for key, (good, words) in rules.items():
-        if key in values and not good(values[key]):
-            name = f"{node}.{key}" if node else key
-            raise ValueError(f"{name}={_shown(values[key])}: must be {words}.")
+            raise ValueError(f"{path}.{key}={ranges.shown(value)}: must be {hints.said(kinds[key])}{quoted}.")
 
 
 def _check_folder(settings: Settings) -> None:
@@ -237,7 +172,7 @@ def _check_pretext(settings: Settings) -> None:
     """Build the task once as the configuration alone has it; the global generators stay as they were."""
     node = settings["data"]
     if not isinstance(node, dict):
-        raise ValueError(f"data={_shown(node)}: must be keys and their values.")
+        raise ValueError(f"data={ranges.shown(node)}: must be keys and their values.")
     size, channels = node.get("size"), node.get("channels")
     if size is None or channels is None:  # the data say
         return

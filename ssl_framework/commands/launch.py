@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_framework.commands import compose, explain
+from ssl_framework.commands import compose, explain, ranges
 from ssl_framework.commands.errors import StoppedError
 from ssl_framework.commands.quiet import quiet
 
@@ -113,9 +113,10 @@ def _sweep_job(cfg: DictConfig, suited: Sequence[str] = (), known: DictConfig | 
         settings = compose.resolved(known, verb=verb, words=words, folder=name)
     if job.mode == RunMode.MULTIRUN:
         print(f"job {job.job.num}: {job.job.override_dirname} -> {name}", flush=True)
-    command = _module(verb)
-    quiet()
     try:
+        ranges.check(settings)
+        command = _module(verb)
+        quiet()
         _module("early").check(settings)
         return command.run(settings)
     except StoppedError as stopped:  # ends a sweep too: Hydra would start its next job

@@ -22,7 +22,7 @@ from ssl_framework import cli, reading
 from ssl_framework.checkpoint import last_checkpoint, load_encoder, load_model, save_encoder, store
 from ssl_framework.checkpoint.encoder_file import encoder_digest
 from ssl_framework.checkpoint.io import WholeFiles
-from ssl_framework.commands import compose, folder, replay, report
+from ssl_framework.commands import compose, early, folder, replay, report
 from ssl_framework.commands.metrics_file import MetricsFile
 from ssl_framework.data import CocoBoxes, FolderSource, Masks, Table, arrays, cifar10, parquet, torchvision_dataset
 from ssl_framework.data import folder as image_folder
@@ -232,10 +232,10 @@ LOADERS: dict[str, Loader] = {
         seals=True,
     ),
     "saved_settings": Loader(
-        lambda home: compose.saved_settings(home / "run"),
+        lambda home: early.check_saved(compose.saved_settings(home / "run"), home / "run"),
         "run/config.yaml",
         {},
-        ("commands.compose.saved_settings", "commands.strangers.read"),
+        ("commands.compose.saved_settings", "commands.strangers.read", "commands.early.check_saved"),
     ),
     "environment_of": Loader(
         lambda home: folder.environment_of(home / "run"), "run/environment.json", {}, ("commands.folder.environment_of",)

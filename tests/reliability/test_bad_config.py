@@ -19,7 +19,7 @@ import yaml
 
 from ssl_framework import cli
 from ssl_framework.checkpoint import save_encoder
-from ssl_framework.commands import build, compose, early, folder
+from ssl_framework.commands import build, compose, early, folder, ranges
 from ssl_framework.encoders import resnet_micro
 from ssl_framework.transfer import rows
 from support import in_a_child
@@ -230,7 +230,8 @@ def test_without_the_early_look_a_bad_one_comes_to_the_data(
 ) -> None:  # fmt: skip
     untouched(monkeypatch, late=False)
     assert cli.run(words(line, place, tmp_path / "run")) == 2
-    monkeypatch.setattr(early, "check", lambda settings: None)
+    for looks in (early, ranges):
+        monkeypatch.setattr(looks, "check", lambda settings: None)
     assert cli.run(words(line, place, tmp_path / "run")) == 1
     assert "data or devices were touched" in capsys.readouterr().err
     record_property("promise", "R11")

@@ -91,3 +91,18 @@ def test_the_page_counts_what_was_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "| 1 x slow (at most 2.3 s of the processor) | 1 | none |" in told
     assert "| 1,200 x kill | 1,199 | 2 |" in told
     assert "| not yet run |" in told  # the others
+
+
+def test_what_stands_in_the_docs_is_a_whole_run_in_which_all_passed():
+    """The least numbers of trials are those that were asked for when the promises were made."""
+    told = json.loads(promises.RESULTS.read_text())["promises"]
+    assert {number for number in page.PROMISES if number not in told} == {"R12", "R13"}, "these have proofs of their own"
+    for kinds in told.values():
+        assert all(row["passed"] == row["trials"] > 0 for row in kinds.values())
+        assert "control" in kinds
+    least = {("R1", "SIGKILL"): 200, ("R4", "signal"): 40, ("R5", "SIGKILL"): 100, ("R6", "damage"): 6, ("R9", "hostile"): 1000,
+             ("R10", "bad input"): 60, ("R11", "bad config"): 40, ("R14", "planted fault"): 8, ("R14", "healthy run"): 10,
+             ("R15", "planted leak"): 5}  # fmt: skip
+    for (number, start), count in least.items():
+        assert sum(row["trials"] for kind, row in told[number].items() if kind.startswith(start)) >= count, number
+    assert told["R11"]["bad config, from the shell"]["seconds"] > 0
