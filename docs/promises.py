@@ -37,8 +37,8 @@ Made by `make test-reliability`, which runs every trial of this table and its co
 defence, and has to go wrong: a trial that passes either way proves nothing. R12 and R13 are counted by `make proofs`, task by
 task, in [the table of proofs](proofs.md). {when}
 
-| | promise | trials | passed | controls |
-|---|---|---|---:|---:|
+| | promise | trials that passed | controls |
+|---|---|---|---:|
 """
 
 LIMITS = """
@@ -55,11 +55,10 @@ def page() -> str:
     for number, promise in PROMISES.items():
         kinds = known["promises"].get(number, {}) | _proven(number)
         trials = {kind: row for kind, row in kinds.items() if kind != "control"}
-        told = "<br>".join(f"{row['trials']:,} x {kind}{_longest(row)}" for kind, row in trials.items()) or "not yet run"
-        passed = "<br>".join(f"{row['passed']:,}" for row in trials.values())
+        told = "<br>".join(map(_told, trials, trials.values())) or "not yet run"
         controls = kinds.get("control", {"passed": 0})["passed"]
         none = "none" if number in known["promises"] else ""
-        lines.append(f"| {number} | {promise} | {told} | {passed} | {controls or none} |")
+        lines.append(f"| {number} | {promise} | {told} | {controls or none} |")
     return "\n".join(lines) + "\n" + LIMITS
 
 
@@ -71,8 +70,9 @@ def _when(known: dict[str, Any]) -> str:
     return f"The last run took {known['minutes']:.0f} minutes {where}, at commit {machine['commit']}."
 
 
-def _longest(row: dict[str, Any]) -> str:
-    return f" (at most {row['seconds']:.1f} s of the processor)" if "seconds" in row else ""
+def _told(kind: str, row: dict[str, Any]) -> str:
+    longest = f" (at most {row['seconds']:.1f} s of the processor)" if "seconds" in row else ""
+    return f"**{row['passed']:,} of {row['trials']:,}** {kind}{longest}"
 
 
 def _proven(number: str) -> dict[str, dict[str, int]]:

@@ -88,8 +88,8 @@ def test_the_page_counts_what_was_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(page, "COUNTS", tmp_path / "counts.json")
     told = page.page()
     assert "took 61 minutes on A processor, 2 cores, at commit abc" in told
-    assert "| 1 x slow (at most 2.3 s of the processor) | 1 | none |" in told
-    assert "| 1,200 x kill | 1,199 | 2 |" in told
+    assert "| **1 of 1** slow (at most 2.3 s of the processor) | none |" in told
+    assert "| **1,199 of 1,200** kill | 2 |" in told
     assert "| not yet run |" in told  # the others
 
 
