@@ -127,7 +127,7 @@ def loggers(settings: Settings) -> list[Logger]:
     Raises:
         ValueError: the package of one is not installed.
     """
-    nodes = settings["logger"] or {}
+    nodes = settings.get("logger") or {}
     for package in ("wandb", "mlflow"):
         if package in nodes and find_spec(package) is None:
             raise ValueError(f'logger={package} needs a package that is not installed: pip install "ssl-framework[{package}]".')
@@ -296,6 +296,6 @@ def parameters(module: nn.Module) -> float:
 def moved(settings: Settings, to: Path) -> Settings:
     """The settings with loggers that write into another folder than the run's."""
     old = settings["run"]["dir"]
-    nodes = settings["logger"] or {}
+    nodes = settings.get("logger") or {}
     there = {name: {key: str(to) if value == old else value for key, value in node.items()} for name, node in nodes.items()}
     return {**settings, "logger": there}

@@ -145,7 +145,7 @@ def check_choices(overrides: Sequence[Override], verb: str | None = None) -> Non
             continue
         choices = choices_in(group)
         if override.is_delete():
-            if defaults.get(key) is not None:
+            if defaults.get(key) is not None and key not in ("monitors", "logger"):  # may be none
                 raise ValueError(f"{override.input_line}: {verb} needs {key}. Choices: {', '.join(choices)}.")
             continue
         for value in values_of(override):

@@ -40,7 +40,7 @@ CASES: dict[str, Bad] = {
     "a choice that is misspelt": Bad("pretrain pretext=simclrr", ("pretext=simclrr", "Did you mean simclr?")),
     "a choice of nothing near": Bad("pretrain optimizer=zzz", ("optimizer=zzz", "adamw, lars, sgd")),
     "no choice where one must be": Bad("pretrain encoder=null", ("encoder=null", "resnet18, resnet50")),
-    "a choice that is left out where one must be": Bad("pretrain ~logger", ("~logger", "needs logger", "csv, default")),
+    "a choice that is left out where one must be": Bad("pretrain ~views", ("~views", "needs views", "affine")),
     "no choice where there may be none": Bad("pretrain experiment=null", ("experiment=null", "~experiment")),
     "no launcher": Bad("pretrain hydra/launcher=null", ("hydra/launcher=null", "chooses nothing")),
     "a choice that is a file": Bad("pretrain encoder=runs/mine", ("encoder=runs/mine", "encoder_file=runs/mine")),

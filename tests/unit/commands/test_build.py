@@ -189,3 +189,11 @@ def test_a_resumed_run_may_be_longer_and_say_the_same_again(tmp_path: Path) -> N
     # and once more from there
     again = folder.go_on(compose.compose("pretrain", [f"resume={tmp_path / 'run'}"]))
     assert again["trainer"]["max_epochs"] == 9
+
+
+def test_a_run_may_have_no_logger_and_no_monitors() -> None:
+    settings = compose.compose("pretrain", ["~logger", "~monitors"])
+    assert not {"logger", "monitors"} & settings.keys()
+    assert build.loggers(settings) == build.loggers(compose.compose("pretrain", ["logger=none"]))
+    data = build.data(settings)
+    assert build.monitors(settings, data) == build.monitors(compose.compose("pretrain", ["monitors=none"]), data)
