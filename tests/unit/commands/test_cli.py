@@ -106,11 +106,16 @@ def test_no_value_key_has_the_name_of_a_group() -> None:
         assert not {key for key in values if key in groups and key not in explain.groups_of(verb)}
 
 
-def test_help_and_mistakes_need_no_torch() -> None:
+def test_help_and_mistakes_need_no_torch(tmp_path: Path) -> None:
     script = "import sys\nfrom ssl_framework import cli\ncli.run(sys.argv[1:])\nsys.exit('torch' in sys.modules)"
-    for words in (["pretrain", "--help"], ["pretrain", "data=digitz"], ["pretrain", "--cfg"]):
-        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False, timeout=60)
+    for line in (
+        "pretrain --help", "pretrain data=digitz", "pretrain --cfg", "pretrain data.batch_size=0", "pretrain encoder=null",
+        "downstream encoder_file=nowhere",
+    ):  # fmt: skip
+        command = [sys.executable, "-c", script, *line.split()]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("config.yaml"))
 
 
 def test_overview_fits_a_terminal() -> None:
