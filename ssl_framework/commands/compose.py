@@ -231,8 +231,8 @@ def _word(value: Any) -> str:
 
 
 def latest(words: Sequence[str]) -> list[str]:
-    """The words without those that a later one of the same key repeals."""
-    return list({word.split("=", 1)[0]: word for word in words}.values())
+    """The words without those that a later one of the same key repeals: ``~logger``, too, where ``logger=csv`` follows."""
+    return list({word.split("=", 1)[0].lstrip("~"): word for word in words}.values())
 
 
 def _overruled(lent: str, words: Sequence[str], choices: dict[str, str]) -> bool:

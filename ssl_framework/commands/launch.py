@@ -115,6 +115,7 @@ def _sweep_job(cfg: DictConfig, suited: Sequence[str] = (), known: DictConfig | 
         print(f"job {job.job.num}: {job.job.override_dirname} -> {name}", flush=True)
     try:
         ranges.check(settings)
+        ranges.require_encoder(settings)
         command = _module(verb)
         quiet()
         _module("early").check(settings)

@@ -57,18 +57,14 @@ _RULES: dict[str, dict[str, Rule]] = {
 
 
 def check(settings: Settings) -> None:
-    """Refuse numbers that are out of their range, and an encoder that is not there.
+    """Refuse numbers that are out of their range.
 
     Args:
         settings: of `compose(verb, ...)`, or of a run folder.
 
     Raises:
-        ValueError: a value of the wrong kind or out of range, or an encoder that is not there; the message names key, value and
-            what is allowed.
+        ValueError: a value of the wrong kind or out of range; the message names key, value and what is allowed.
     """
-    file = settings.get("encoder_file")
-    if isinstance(file, str) and "://" not in file and settings.get("resume") is None and not Path(file).exists():
-        raise ValueError(f"encoder_file={file} does not exist: give a run folder, its encoder.yaml or its encoder.safetensors.")
     for name, rules in _RULES.items():
         for node in (name, "labelled_data") if name == "data" else (name,):
             values = settings if node == "" else settings.get(node) or {}
@@ -77,6 +73,20 @@ def check(settings: Settings) -> None:
             for key, (good, words) in rules.items():
                 if key in values and not good(values[key]):
                     raise ValueError(f"{f'{node}.{key}' if node else key}={shown(values[key])}: must be {words}.")
+
+
+def require_encoder(settings: Settings) -> None:
+    """Refuse to begin with an encoder that is not there.
+
+    Args:
+        settings: of `compose(verb, ...)`.
+
+    Raises:
+        ValueError: nothing is at its path.
+    """
+    file = settings.get("encoder_file")
+    if isinstance(file, str) and "://" not in file and settings.get("resume") is None and not Path(file).exists():
+        raise ValueError(f"encoder_file={file} does not exist: give a run folder, its encoder.yaml or its encoder.safetensors.")
 
 
 def shown(value: Any) -> str:

@@ -110,10 +110,10 @@ def pretraining(settings: Settings, found: Sequence[Row]) -> dict[str, Any]:
     """
     given, path = settings["pretrain_seconds"], Path(settings["encoder_file"])
     home = path if path.is_dir() else path.parent
-    if given is not None:
-        return {"seconds": float(given), "folder": home}
     allowed = settings.get("allow_target") or ()
     _check_pretraining(home, allowed)
+    if given is not None:
+        return {"seconds": float(given), "folder": home}
     seconds, file = _seconds(home, allowed), home / "environment.json"
     cells = {(row["recipe"]["device"], row["recipe"]["threads"]) for row in found}
     if seconds is None or not file.is_file() or len(cells) != 1:
@@ -149,9 +149,15 @@ def _check_pretraining(home: Path, allowed: Sequence[str]) -> None:
     Raises:
         ValueError: it is not, and the message names the file.
     """
-    if (home / "config.yaml").is_file():
-        saved = compose.saved_settings(home, allowed=allowed)
-        early.check_saved({key: saved[key] for key in ("data", "views", "trainer") if key in saved}, home)
+    if not (home / "config.yaml").is_file():
+        return
+    saved = compose.saved_settings(home, "encoder_file", allowed)
+    read = {"data": ("batch_size",), "trainer": ("accumulate_grad_batches",)}  # the rest may be of an older version
+    numbers = {
+        name: {key: node[key] for key in keys if key in node} if isinstance(node := saved.get(name), dict) else node
+        for name, keys in read.items()
+    }
+    early.check_saved({**numbers, "views": saved.get("views")}, home)
 
 
 def plan_of(settings: Settings) -> Plan:

@@ -335,6 +335,23 @@ def test_the_seconds_of_pretraining_are_those_of_its_log(encoder: Path) -> None:
     assert transfer.pretraining(read, cells)["seconds"] is None
 
 
+@pytest.mark.parametrize("given", [None, 12])
+def test_a_damaged_run_of_the_encoder_is_told_before_anything_is_measured(
+    given: int | None, encoder: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "encoder"
+    shutil.copytree(encoder, home)
+    config = yaml.safe_load((home / "config.yaml").read_text())
+    said = {"pretrain_seconds": given, "encoder_file": str(home)}
+    old = {**config, "data": {**config["data"], "of_an_older_version": 1}}
+    (home / "config.yaml").write_text(yaml.safe_dump(old))
+    assert transfer.pretraining(said, [])["folder"] == home
+    for node, value in (("data", {"batch_size": "many"}), ("trainer", 5), ("views", {**config["views"], "scael": 1})):
+        (home / "config.yaml").write_text(yaml.safe_dump({**config, node: value}))
+        with pytest.raises(ValueError, match=rf"{node}.*So it stands in .*encoder/config.yaml\."):
+            transfer.pretraining(said, [])
+
+
 def test_a_page_says_that_threads_were_converted(whole: Path) -> None:
     saved, found = compose.saved_settings(whole, "report"), rows.read(whole / rows.FILE)
     for threads, said in (((2, 1), story._converted((2, 1))), (None, [])):

@@ -157,6 +157,8 @@ def test_embeddings_in_float64_are_refused_before_anything_is_loaded() -> None:
         ("data@labelled_data=folder labelled_data.path=a", "data@labelled_data=parquet labelled_data.path=b"),
         ("data@labelled_data=digits", "~data@labelled_data"),
         ("seed=3", "data@labelled_data=digits"),
+        ("~data@labelled_data", "data@labelled_data=digits"),
+        ("~monitors", "monitors=default"),
         ("monitors.knn.k=5", "monitors.knn=null"),
         ("monitors.knn.k=5", "monitors=none"),
         ("trainer=fsdp2", "trainer=cpu"),
